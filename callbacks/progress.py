@@ -1,0 +1,114 @@
+"""A line for each epoch, and in a terminal a bar for the one that runs."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from callbacks.record import as_floats
+
+
+class Progress(ProgressBar):
+    """Prints each epoch's metrics and time on a line of its own; the bar is for terminals only.
+
+    Args:
+        console: Where to print; the default is standard output.
+        refresh_seconds: The bar is drawn anew at most this often, so that it costs the training nothing.
+    """
+
+    def __init__(self, console: Console | None = None, refresh_seconds: float = 0.2) -> None:
+        super().__init__()
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.refresh_seconds = refresh_seconds
+        self._bar: RichProgress | None = None
+        self._shown = 0.0
+        self._epoch: tuple[int, float] | None = None  # the finished one that is not printed yet: number, seconds
+        self._enabled = True
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._enabled:
+            self.console.print(_headline(trainer, pl_module))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._print_epoch(trainer)
+        self._started = time.perf_counter()
+        if self._enabled and self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(20),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = RichProgress(*columns, console=self.console, transient=True, auto_refresh=False)
+            total = self.total_train_batches
+            self._bar.add_task(f"epoch {trainer.current_epoch}", total=None if total == float("inf") else total)
+            self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._bar and time.perf_counter() - self._shown > self.refresh_seconds:
+            self._bar.update(self._bar.task_ids[0], completed=batch_idx + 1)
+            self._bar.refresh()
+            self._shown = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_bar()
+        # the module logs its own epoch metrics after this hook: print when they are there
+        self._epoch = (trainer.current_epoch, time.perf_counter() - self._started)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_bar()
+        self._print_epoch(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop_bar()
+
+    def _stop_bar(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _print_epoch(self, trainer: Trainer) -> None:
+        if self._epoch and self._enabled:
+            number, seconds = self._epoch
+            parts = [f"epoch {number:3d}", *_grouped(as_floats(trainer.callback_metrics)), f"{seconds:.1f} s"]
+            line = "  ".join(parts)
+            if self.console.is_terminal and len(line) > self.console.width:
+                line = line[: self.console.width - 1] + "…"
+            self.console.print(line, markup=False)
+        self._epoch = None
+
+
+def _grouped(metrics: dict[str, float]) -> list[str]:
+    """`train/loss` and `train/acc` become `train loss 0.4 acc 0.9`, one text for each stage."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(metrics, key=lambda name: (not name.startswith("train"), "loss" not in name)):
+        if name.endswith("_step") or name.startswith("lr"):
+            continue
+        group, _, metric = name.rpartition("/")
+        groups.setdefault(group, []).append(f"{metric} {metrics[name]:.4f}")
+    return [" ".join(filter(None, (group, *texts))) for group, texts in groups.items()]
+
+
+def _headline(trainer: Trainer, pl_module: LightningModule) -> str:
+    net = getattr(pl_module, "net", None)
+    model = type(pl_module).__name__ + (f" with {type(net).__name__}" if net is not None else "")
+    parameters = sum(p.numel() for p in pl_module.parameters())
+    datamodule = getattr(trainer, "datamodule", None)
+    data = type(datamodule).__name__ if datamodule is not None else "its own data"
+    devices = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
+    return (
+        f"{model} ({parameters:,} parameters) on {data}, {devices}{pl_module.device.type}, "
+        f"{trainer.num_training_batches:,} steps an epoch"
+    )

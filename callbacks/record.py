@@ -1,0 +1,94 @@
+"""What a run did: its metrics, epoch by epoch, how fast it was, and why it stopped."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities.data import extract_batch_size
+from torch import Tensor
+
+
+@dataclass
+class Evaluation:
+    """The metrics that one validation gave."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Record(Callback):
+    """Keeps the metrics of each validation, counts samples and takes the time.
+
+    Attributes:
+        evaluations: One for each validation so far, oldest first.
+        samples: Training samples seen, over all devices.
+        train_seconds: Time spent in training epochs, without validation.
+        seconds: Time from the start to the end of the fit.
+    """
+
+    def __init__(self) -> None:
+        self.evaluations: list[Evaluation] = []
+        self.samples = 0
+        self.train_seconds = 0.0
+        self.seconds = 0.0
+        self._batch_size: int | None = None
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Training samples per second, validation left out; None before there are any."""
+        return self.samples / self.train_seconds if self.samples and self.train_seconds else None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = self._resumed = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._resumed = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        try:
+            self.samples += extract_batch_size(batch) * trainer.world_size
+        except Exception:  # a batch of no known form: the speed is left out of the summary
+            self.samples = 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.train_seconds += time.perf_counter() - self._resumed
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            metrics = as_floats(trainer.callback_metrics)
+            self.evaluations.append(Evaluation(trainer.current_epoch, trainer.global_step, metrics))
+            self._resumed = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.train_seconds += time.perf_counter() - self._resumed
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds = time.perf_counter() - self._started
+
+
+def as_floats(metrics: Any) -> dict[str, float]:
+    """The metrics that are a single number, as Python floats."""
+    return {
+        name: float(value) for name, value in metrics.items() if not isinstance(value, Tensor) or value.numel() == 1
+    }
+
+
+def why_stopped(trainer: Trainer) -> str:
+    """Why the fit that just ended did, in the words of the config."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            if callback.wait_count >= callback.patience:
+                worse = "fallen" if callback.mode == "min" else "risen"
+                return f"{callback.monitor} has not {worse} for {callback.patience} evaluations"
+            return str(callback.stopping_reason_message or "early stopping")
+    if trainer.max_epochs not in (None, -1) and trainer.current_epoch >= trainer.max_epochs:
+        return f"trainer.max_epochs {trainer.max_epochs} reached"
+    if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+        return f"trainer.max_steps {trainer.max_steps} reached"
+    return "trainer.max_time reached" if not trainer.interrupted else "interrupted"

@@ -1,0 +1,245 @@
+"""What TensorBoard shows beside the curves: inputs, graph, confusion matrix, mistakes, hyper-parameters."""
+
+import io
+import math
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams as hparams_summaries
+
+
+class TensorBoardViews(Callback):
+    """Adds pictures and the graph to the run's TensorBoard log, and leaves out what it can't find.
+
+    After the first step: `graph`, and `inputs/stored` and `inputs/augmented`, the first images of the first
+    batch before and after normalisation and augmentation. After training: `confusion_matrix` and `mistakes`, the
+    wrong predictions that the network was surest of, both of the epoch with the best monitored metric. For
+    these, `validation_step` must return a mapping with `logits` `(N, K)`, and the batch be `(inputs, labels)`.
+
+    Args:
+        images: How many images a picture shows.
+    """
+
+    def __init__(self, images: int = 32) -> None:
+        self.images = images
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._best: dict[str, Any] | None = None
+        self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._wrong: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step > 1 or batch_idx > 0 or not (writer := _writer(trainer)):
+            return
+        inputs = _inputs(batch)
+        if inputs is not None:
+            _add_graph(writer, pl_module, inputs[:1])
+        if inputs is not None and inputs.ndim == 4 and inputs.shape[1] in (1, 3):
+            writer.add_image("inputs/augmented", tile(inputs[: self.images]), 0)
+            stored = self._stored(trainer)
+            if stored is not None:
+                writer.add_image("inputs/stored", tile(stored[: self.images]), 0)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated, self._wrong = [], []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not _fitting(trainer) or not (_writer(trainer) or trainer.world_size > 1):
+            return
+        if not isinstance(outputs, Mapping) or not isinstance(batch, tuple | list) or len(batch) != 2:
+            return
+        logits, labels = outputs.get("logits"), batch[1]
+        if not isinstance(logits, Tensor) or not isinstance(labels, Tensor) or logits.ndim != 2 or labels.ndim != 1:
+            return
+        confidence, predicted = logits.float().softmax(1).max(1)
+        self._validated.append((labels, predicted, confidence))
+        inputs = _inputs(batch)
+        if inputs is not None and inputs.ndim == 4 and inputs.shape[1] in (1, 3):
+            # the surest mistakes of this batch; always as many, so that nothing has to wait for the device
+            surest = (confidence * (predicted != labels)).topk(min(self.images, len(labels))).indices
+            self._wrong.append((inputs[surest], labels[surest], predicted[surest], confidence[surest]))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not _fitting(trainer) or not self._validated:
+            return
+        name, mode = _monitor(trainer)
+        value = trainer.callback_metrics.get(name) if name else None
+        score = -math.inf if value is None else float(value) * (1 if mode == "max" else -1)
+        if self._best is None or score > self._best["score"] or value is None:
+            self._best = {
+                "score": score,
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "validated": [torch.cat(column) for column in zip(*self._validated, strict=True)],
+                "wrong": [torch.cat(column) for column in zip(*self._wrong, strict=True)],
+            }
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        writer, best = _writer(trainer), self._best
+        if not writer or not best:
+            return
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        labels, predicted, _ = (column.cpu() for column in best["validated"])
+        classes = int(max(labels.max(), predicted.max())) + 1
+        names = list(names) if names and len(names) >= classes else [str(i) for i in range(classes)]
+        part = f"epoch {best['epoch']}, validation" + (f", rank 0 of {trainer.world_size}" * (trainer.world_size > 1))
+        writer.add_figure("confusion_matrix", draw_confusion(labels, predicted, names, part), best["step"])
+        if best["wrong"]:
+            images, labels, predicted, confidence = (column.cpu() for column in best["wrong"])
+            figure = draw_mistakes(images, labels, predicted, confidence, names, part)
+            if figure is not None:
+                writer.add_figure("mistakes", figure, best["step"])
+
+    @staticmethod
+    def _stored(trainer: Trainer) -> Tensor | None:
+        """The first batch as the loader gives it, when looking costs no worker process."""
+        loader = trainer.train_dataloader
+        if getattr(loader, "num_workers", 0):
+            return None
+        try:
+            with isolate_rng():
+                return _inputs(next(iter(loader)))  # type: ignore[arg-type]
+        except Exception:  # a loader that can be gone through only once, say
+            return None
+
+
+def tile(images: Tensor, columns: int = 8, size: int = 64) -> Tensor:
+    """Images `(N, C, H, W)` side by side as one `(C, rows, columns)` float32 in [0, 1], each stretched to its range."""
+    x = images.detach().float().cpu()
+    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+    x = (x - low) / (high - low).clamp(min=1e-8)
+    factor = max(1, size // max(x.shape[2:]))
+    x = F.interpolate(x, scale_factor=factor) if factor > 1 else x
+    x = F.pad(x, (1, 1, 1, 1), value=0.5)
+    x = torch.cat([x, x.new_full((-len(x) % columns, *x.shape[1:]), 0.5)])
+    rows = [torch.cat(list(row), dim=2) for row in x.split(columns)]
+    return torch.cat(rows, dim=1)
+
+
+def draw_confusion(labels: Tensor, predicted: Tensor, names: list[str], title: str) -> Any:
+    """A figure of how often each class (row) was taken for each other (column); labels `(N,)` int64."""
+    from matplotlib.figure import Figure
+
+    k = len(names)
+    counts = torch.bincount(labels * k + predicted, minlength=k * k).view(k, k)
+    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    side = min(12.0, 2.5 + 0.45 * k)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot(xlabel="predicted", ylabel="label", title=title)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if k <= 30:
+        axes.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axes.set_yticks(range(k), names)
+        for row, column in counts.nonzero().tolist():
+            color = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color, fontsize=8)
+    return figure
+
+
+def draw_mistakes(
+    images: Tensor,
+    labels: Tensor,
+    predicted: Tensor,
+    confidence: Tensor,
+    names: list[str],
+    title: str,
+    most: int = 16,
+) -> Any:
+    """A figure of the wrong predictions with the highest confidence, or None when there is no mistake."""
+    from matplotlib.figure import Figure
+
+    wrong = (predicted != labels).nonzero().flatten()
+    wrong = wrong[confidence[wrong].argsort(descending=True)][:most]
+    if not len(wrong):
+        return None
+    rows = -(-len(wrong) // 4)
+    figure = Figure(figsize=(7, 0.6 + 2 * rows), layout="constrained")
+    figure.suptitle(f"{title}: label → prediction, confidence")
+    for place, i in enumerate(wrong.tolist(), start=1):
+        axes = figure.add_subplot(rows, 4, place)
+        axes.imshow(tile(images[i : i + 1], columns=1).permute(1, 2, 0).squeeze(-1), cmap="gray")
+        axes.set_title(f"{names[labels[i]]} → {names[predicted[i]]}, {confidence[i]:.0%}", fontsize=9)
+        axes.set_axis_off()
+    return figure
+
+
+def log_hparams(
+    log_dir: str | Path, params: Mapping[str, Any], metrics: Mapping[str, float] | None = None, step: int = 0
+) -> None:
+    """List a run in TensorBoard's HPARAMS tab, with its best metrics so that runs can be sorted by them.
+
+    The tab takes the last value of a curve for a run's metric. So the best values are written as curves of one
+    point into a folder of their own, `best`, which is what the tab lists.
+
+    Args:
+        log_dir: The run's folder.
+        params: Hyper-parameters, values of any type.
+        metrics: Best metrics by name; None while the run goes on.
+        step: The step of the best epoch.
+    """
+    plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in params.items()}
+    _, start, end = hparams_summaries(plain, {})
+    with SummaryWriter(str(Path(log_dir, "best"))) as writer:
+        if metrics is None:
+            writer._get_file_writer().add_summary(start)
+            return
+        writer._get_file_writer().add_summary(end)
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, step)
+
+
+def _writer(trainer: Trainer) -> SummaryWriter | None:
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return loggers[0].experiment if loggers and trainer.is_global_zero else None
+
+
+def _fitting(trainer: Trainer) -> bool:
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _monitor(trainer: Trainer) -> tuple[str | None, str]:
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+            return callback.monitor, callback.mode
+    return None, "min"
+
+
+def _inputs(batch: Any) -> Tensor | None:
+    inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    return inputs if isinstance(inputs, Tensor) else None
+
+
+def _add_graph(writer: SummaryWriter, pl_module: LightningModule, inputs: Tensor) -> None:
+    modes = {module: module.training for module in pl_module.modules()}
+    try:
+        # tracing warns of each value it takes for constant, which is what a picture of one pass wants, and
+        # prints before it raises
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")
+            writer.add_graph(pl_module.eval(), inputs)
+    except Exception:  # networks that tracing can't follow are trained without a picture
+        pass
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

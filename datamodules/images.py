@@ -1,0 +1,236 @@
+"""What all image sets that fit into memory have in common: split, batch, normalise, augment."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from datamodules.augment import Augment
+from datamodules.batches import Batches, mix_seed
+from datamodules.files import ImageFiles
+
+
+class ImageArrays(LightningDataModule):
+    """Labelled images kept in memory as they are stored (uint8), and made ready on the device.
+
+    A subclass gives `load_train` and `load_test`; everything else is here. The validation part is split off
+    the training images, seeded and stratified; the test images are for testing only. Mean and standard
+    deviation are those of the training part, per channel.
+
+    It tells a network what it needs to know: `in_channels`, `image_size`, `num_classes`.
+
+    Args:
+        batch_size: Training images per step, over all devices together.
+        val_fraction: Share of the training images that is held out for validation, in (0, 1).
+        split_seed: Which images are held out. Apart from `seed_everything`, so that runs with different seeds
+            are measured on the same images.
+        eval_batch_size: Images per batch in validation, test and prediction; changes speed and memory only.
+        augment: Random changes of the training images.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        val_fraction: float = 0.15,
+        split_seed: int = 0,
+        eval_batch_size: int = 256,
+        augment: Augment = Augment(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise ValueError(f"data.{name}: {value} is not a positive number")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"data.val_fraction: {val_fraction} is outside (0, 1)")
+        if split_seed < 0:
+            raise ValueError(f"data.split_seed: {split_seed} is negative")
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+        self.eval_batch_size = eval_batch_size
+        self.augment = augment
+        self.files: ImageFiles | None = None
+        self._facts: dict[str, Any] = {}
+
+    # ---- what a subclass gives
+
+    def load_train(self) -> tuple[Tensor, Tensor, list[str]]:
+        """Images `(N, C, H, W)` uint8, labels `(N,)` int64 from 0, and the names of the classes."""
+        raise NotImplementedError(f"{type(self).__name__} must define load_train")
+
+    def load_test(self) -> tuple[Tensor, Tensor]:
+        """Test images and labels, as in `load_train`."""
+        raise NotImplementedError(f"{type(self).__name__} must define load_test")
+
+    # ---- what the network is told
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images."""
+        return self.facts["in_channels"]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return tuple(self.facts["image_size"])
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes in the training images."""
+        return len(self.facts["class_names"])
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the labels."""
+        return self.facts["class_names"]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that is learnt from the training images, in plain types; saved in every checkpoint."""
+        if not self._facts:
+            self._load_train()
+        return self._facts
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.facts)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # what the weights were trained with, even where the files have changed or are gone
+        self._facts = dict(state_dict)
+
+    # ---- Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        world_size = self.trainer.world_size if self.trainer else 1
+        if self.batch_size % world_size:
+            raise ValueError(
+                f"data.batch_size: {self.batch_size} is shared by {world_size} devices and must be a multiple of "
+                f"that; nearest is {max(1, round(self.batch_size / world_size)) * world_size}"
+            )
+        if stage in ("fit", "validate") and not hasattr(self, "train_indices"):
+            self._load_train()
+        if stage == "test" and not hasattr(self, "test_images"):
+            self.test_images, self.test_labels = self.load_test()
+            found = (self.test_images.shape[1], tuple(self.test_images.shape[2:]))
+            if found != (self.in_channels, self.image_size):
+                raise ValueError(
+                    f"data: the test images are {_shape(*found)} and the training images "
+                    f"{_shape(self.in_channels, self.image_size)}"
+                )
+
+    def train_dataloader(self) -> Batches:
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where `seed_everything` keeps it
+        return self._batches(self.images, self.labels, self.train_indices, self.batch_size, seed)
+
+    def val_dataloader(self) -> Batches:
+        return self._batches(self.images, self.labels, self.val_indices, self.eval_batch_size)
+
+    def test_dataloader(self) -> Batches:
+        everything = torch.arange(len(self.test_labels))
+        return self._batches(self.test_images, self.test_labels, everything, self.eval_batch_size)
+
+    def predict_dataloader(self) -> ImageFiles:
+        if self.files is None:
+            raise ValueError("data: nothing to predict; set `files` to an `ImageFiles`, or call `read_files`")
+        return self.files
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Stored images `(N, C, H, W)` uint8 to float32, normalised, and augmented while training."""
+        if isinstance(batch, Tensor):
+            return self._prepare(batch, training=False)
+        images, labels = batch
+        return self._prepare(images, training=bool(self.trainer and self.trainer.training)), labels
+
+    # ---- files of the user
+
+    def read_files(self, paths: list[Path]) -> ImageFiles:
+        """The images that `predict_dataloader` goes through, brought to the size and channels of training."""
+        self.files = ImageFiles(paths, self.in_channels, self.image_size, self.eval_batch_size)
+        return self.files
+
+    # ---- inside
+
+    def _load_train(self) -> None:
+        self.images, self.labels, class_names = self.load_train()
+        if len(self.labels) != len(self.images):
+            raise ValueError(f"data: {len(self.images)} training images and {len(self.labels)} labels")
+        self.train_indices, self.val_indices = self._split(self.labels, class_names)
+        if self.batch_size > len(self.train_indices):
+            raise ValueError(
+                f"data.batch_size: {self.batch_size} is larger than the training part; "
+                f"allowed are 1 to {len(self.train_indices)}"
+            )
+        if not self._facts:
+            mean, std = _moments(self.images, self.train_indices)
+            self._facts = {
+                "in_channels": self.images.shape[1],
+                "image_size": list(self.images.shape[2:]),
+                "class_names": class_names,
+                "mean": mean,
+                "std": std,
+            }
+
+    def _split(self, labels: Tensor, class_names: list[str]) -> tuple[Tensor, Tensor]:
+        counts = torch.bincount(labels, minlength=len(class_names))
+        held_out = round(self.val_fraction * len(labels))
+        if not len(class_names) <= held_out <= len(labels) - len(class_names):
+            raise ValueError(
+                f"data.val_fraction: {self.val_fraction} holds out {held_out} of {len(labels)} images, and both "
+                f"parts need at least one of each of the {len(class_names)} classes"
+            )
+        if counts.min() < 2:
+            name = class_names[int(counts.argmin())]
+            raise ValueError(f"data: class {name!r} has a single image, and training and validation need one each")
+        train, val = train_test_split(
+            np.arange(len(labels)), test_size=held_out, stratify=labels.numpy(), random_state=self.split_seed
+        )
+        return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(val))
+
+    def _batches(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+    ) -> Batches:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return Batches(images, labels, indices, batch_size, shuffle_seed, rank, world_size)
+
+    def _prepare(self, images: Tensor, training: bool) -> Tensor:
+        x = images.float()
+        if training and self.augment.active:
+            x = self.augment(x, self._generator())
+        shape = (1, -1, 1, 1)
+        mean, std = (torch.tensor(self.facts[name], device=x.device).view(shape) for name in ("mean", "std"))
+        return (x - mean) / std
+
+    def _generator(self) -> torch.Generator:
+        # from counters, not from a running state: a batch is augmented alike whatever came before it
+        trainer = self.trainer
+        assert trainer is not None
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        step = trainer.fit_loop.epoch_loop.batch_progress.current.ready  # batches of this epoch before this one
+        return torch.Generator().manual_seed(mix_seed(seed, trainer.current_epoch, step, trainer.global_rank))
+
+
+def _moments(images: Tensor, indices: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of the chosen uint8 images; an all-equal channel gets 1."""
+    mean, std = [], []
+    values = torch.arange(256, dtype=torch.float64)
+    for channel in images.unbind(1):
+        histogram = torch.bincount(channel[indices].flatten(), minlength=256).double()
+        share = histogram / histogram.sum()
+        center = (share * values).sum()
+        mean.append(float(center))
+        std.append(float((share * (values - center) ** 2).sum().sqrt()) or 1.0)
+    return mean, std
+
+
+def _shape(channels: int, size: tuple[int, ...]) -> str:
+    return "x".join(map(str, (channels, *size)))

@@ -1,0 +1,5 @@
+"""The LightningModules: model, loss and metrics."""
+
+from modules.classifier import Classifier
+
+__all__ = ["Classifier"]

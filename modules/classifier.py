@@ -1,0 +1,111 @@
+"""The task of telling classes apart, with any network that turns inputs into logits."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+
+class Classifier(LightningModule):
+    """Single-label classification with cross-entropy.
+
+    Logs `train/loss` and `train/acc`, `val/loss` and `val/acc`, `test/loss` and `test/acc` once an epoch,
+    each an exact mean over the samples, on one device and on many; and `train/loss_step` every
+    `trainer.log_every_n_steps` steps.
+
+    Args:
+        net: The network, inputs `(N, ...)` to logits `(N, num_classes)`.
+        num_classes: Number of classes. Comes from the data.
+        label_smoothing: Share of the target that is spread over all classes while training
+            (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567). Validation and test use the plain loss.
+        channels_last: Keep images and weights with the channel as the fastest axis, which convolutions run
+            faster with on most CPUs, and on GPUs in half precision.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"model.label_smoothing: {label_smoothing} is outside [0, 1)")
+        self.net = net
+        self.label_smoothing = label_smoothing
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        if channels_last:
+            # mypy does not know the overload of `Module.to` that takes a memory format
+            self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.train_metrics = _metrics(num_classes)
+        self.val_metrics = _metrics(num_classes)
+        self.test_metrics = _metrics(num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs `(N, ...)` to logits `(N, num_classes)`."""
+        if self.memory_format is torch.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.net(x)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of a batch `(inputs, labels)`, the labels `(N,)` int64."""
+        x, y = batch
+        logits = self(x)
+        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        self._update("train", logits.detach(), y, loss.detach())
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
+            self.log("train/loss_step", loss)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Logits of a batch, for the callbacks that look at predictions."""
+        return self._evaluate("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Logits of a batch, as `validation_step`."""
+        return self._evaluate("test", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Probabilities `(N, num_classes)`, float32, of inputs or of a batch `(inputs, labels)`."""
+        x = batch[0] if isinstance(batch, tuple | list) else batch
+        return self(x).float().softmax(dim=1)
+
+    def on_train_epoch_end(self) -> None:
+        self._log("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log("test")
+
+    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        x, y = batch
+        logits = self(x)
+        self._update(stage, logits, y, F.cross_entropy(logits, y))
+        return {"logits": logits}
+
+    def _update(self, stage: str, logits: Tensor, y: Tensor, loss: Tensor) -> None:
+        # `update` and not `forward`: it keeps the sums on the device and computes nothing until the epoch ends
+        metrics = getattr(self, f"{stage}_metrics")
+        metrics["loss"].update(loss, len(y))
+        metrics["acc"].update(logits, y)
+
+    def _log(self, stage: str) -> None:
+        metrics = getattr(self, f"{stage}_metrics")
+        self.log_dict({f"{stage}/{name}": metric.compute() for name, metric in metrics.items()})
+        for metric in metrics.values():
+            metric.reset()
+
+
+def _metrics(num_classes: int) -> nn.ModuleDict:
+    # "disable": the other strategies look for NaN at every update, which waits for the device
+    loss = MeanMetric(nan_strategy="disable")
+    acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+    return nn.ModuleDict({"loss": loss, "acc": acc})

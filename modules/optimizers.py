@@ -1,0 +1,53 @@
+"""The optimizer and the learning rate schedule of a config, for any LightningModule."""
+
+from math import isfinite
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import instantiate_class
+from torch.optim.lr_scheduler import CyclicLR, ReduceLROnPlateau
+
+# arguments that say how long a schedule is; left out, the trainer's number of steps fills them
+LENGTH_ARGUMENTS = ("total_steps", "T_max")
+
+
+def configure_optimizers(
+    module: LightningModule, optimizer: dict[str, Any], lr_scheduler: dict[str, Any] | None, monitor: str
+) -> dict[str, Any]:
+    """What `LightningModule.configure_optimizers` returns, from `class_path` and `init_args`.
+
+    A schedule whose length comes from the trainer ticks once a step, and so does `CyclicLR`; the others tick
+    once an epoch, `ReduceLROnPlateau` with the value of its `monitor`, or else of the `monitor` given here.
+
+    Raises:
+        ValueError: A schedule needs the run's length, and the run has no end.
+    """
+    made = instantiate_class((module.parameters(),), _plain(optimizer))
+    result: dict[str, Any] = {"optimizer": made}
+    if lr_scheduler is None:
+        return result
+    init = _plain(lr_scheduler)
+    arguments = init.get("init_args", {})
+    length = next((name for name in LENGTH_ARGUMENTS if name in arguments and arguments[name] is None), None)
+    # OneCycleLR may also be given its length as epochs x steps_per_epoch
+    if length and not arguments.get("epochs"):
+        steps = module.trainer.estimated_stepping_batches
+        if not isfinite(steps):
+            raise ValueError(f"lr_scheduler.{length}: the run has no end; set it, or trainer.max_epochs or max_steps")
+        arguments[length] = int(steps)
+    if "monitor" in arguments:
+        arguments["monitor"] = arguments["monitor"] or monitor
+    scheduler = instantiate_class(made, init)
+    result["lr_scheduler"] = {
+        "scheduler": scheduler,
+        "interval": "step" if length or isinstance(scheduler, CyclicLR) else "epoch",
+        "name": "lr",
+    }
+    if isinstance(scheduler, ReduceLROnPlateau):
+        result["lr_scheduler"]["monitor"] = getattr(scheduler, "monitor", None) or monitor
+    return result
+
+
+def _plain(init: Any) -> dict[str, Any]:
+    init = init.as_dict() if hasattr(init, "as_dict") else init
+    return {"class_path": init["class_path"], "init_args": dict(init.get("init_args") or {})}

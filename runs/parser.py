@@ -1,0 +1,153 @@
+"""The parser of configs and command lines: which keys there are, and what is said when one is wrong."""
+
+import re
+import sys
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser
+
+from runs.errors import UserError, nearest
+from runs.explain import explain
+
+# what a network may need to know of the data: each is an attribute of the datamodule, and an argument of the
+# module or of its network, of the same name
+DATA_FACTS = ("in_channels", "image_size", "num_classes")
+
+
+class Parser(LightningArgumentParser):
+    """LightningCLI's parser, with mistakes told in one line and a help text that fits on a screen.
+
+    Args:
+        help_text: What `--help` prints.
+    """
+
+    def __init__(self, *args: Any, help_text: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+        self.help_text = help_text
+        self.files: list[Path] = []
+        self.instantiated: Namespace = Namespace()
+
+    def format_help(self, formatter: Any = None) -> str:
+        return self.help_text or super().format_help(formatter)
+
+    def print_usage(self, file: Any = None) -> None:
+        """Nothing: the usage of all keys is longer than a screen."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        if not self.exit_on_error:  # a parser inside another one: the outer one tells
+            super().error(message, ex)
+        raise UserError(explain(self, message)) from ex
+
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        args = list(sys.argv[1:] if args is None else args)
+        self.files = config_files(args)
+        for path in self.files:
+            check_yaml(path, groups={key.split(".")[0] for key in self.groups or {}})
+        return super().parse_args(args, *more, **kwargs)
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        # the comments of `--print_config` list every subclass in memory, hundreds for a network
+        return re.sub(r",? ?known subclasses: [^)]*", "", super().dump(*args, **kwargs))
+
+    def instantiate_classes(self, cfg: Namespace, *args: Any, **kwargs: Any) -> Namespace:
+        self.instantiated = cfg
+        return super().instantiate_classes(cfg, *args, **kwargs)
+
+
+def link_data_facts(parser: Parser) -> None:
+    """Give a module and its network, where they ask for it by name, what the datamodule knows."""
+    for key in fact_keys():
+        parser.link_arguments("data", key, _fact(parser, key), apply_on="instantiate")
+
+
+def fact_keys() -> list[str]:
+    """The config keys that are filled in from the datamodule when they are left out."""
+    return [f"model.init_args.{net}{fact}" for net in ("", "net.init_args.") for fact in DATA_FACTS]
+
+
+def _fact(parser: Parser, key: str) -> Any:
+    name = key.rsplit(".", 1)[1]
+
+    def fact(data: LightningDataModule | None) -> Any:
+        if key not in parser.instantiated:  # this module or network does not ask for it
+            return None
+        # a fact that the config states itself beats what the datamodule says
+        value = parser.instantiated[key]
+        value = getattr(data, name, None) if value is None else value
+        if value is None:
+            short = key.replace("init_args.", "")
+            raise UserError(f"{short}: {type(data).__name__} has no `{name}` to fill it with; set it in the config")
+        return value
+
+    return fact
+
+
+def add_model_and_data(parser: Parser) -> None:
+    """The two keys that a `Run` needs to give back its module."""
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True, required=False)
+    link_data_facts(parser)
+
+
+def config_files(args: Sequence[str]) -> list[Path]:
+    """The files that `--config` names on a command line, in order."""
+    files = []
+    for i, arg in enumerate(args):
+        if arg in ("--config", "-c") and i + 1 < len(args):
+            files.append(Path(args[i + 1]))
+        elif arg.startswith("--config="):
+            files.append(Path(arg.removeprefix("--config=")))
+    return files
+
+
+def check_yaml(path: Path, groups: Container[str] = ()) -> None:
+    """Refuse what a YAML reader passes over or explains badly.
+
+    Args:
+        path: The file.
+        groups: The top-level keys that hold keys of their own.
+
+    Raises:
+        UserError: The file is missing, unreadable, no YAML mapping, or has a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        siblings = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise UserError(f"--config: no such file: {path}{nearest(str(path), siblings)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--config: can't read {path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: broken YAML: {getattr(error, 'problem', None) or error}") from error
+    if root is None:
+        raise UserError(f"{path}: the file is empty; it should hold keys such as `model:`, `data:`, `trainer:`")
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path}: not a mapping of keys such as `model:`, `data:`, `trainer:`")
+    _refuse_duplicates(path, root, "")
+    for key, value in root.value:
+        if key.value in groups and not isinstance(value, yaml.MappingNode):
+            raise UserError(f"{path}, line {key.start_mark.line + 1}: `{key.value}:` must hold keys of its own")
+
+
+def _refuse_duplicates(path: Path, node: yaml.Node, prefix: str) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicates(path, item, prefix)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        name, line = f"{prefix}{key.value}", key.start_mark.line + 1
+        if name in lines:
+            raise UserError(f"{path}, line {line}: the key {name} stands here again; first in line {lines[name]}")
+        lines[name] = line
+        _refuse_duplicates(path, value, f"{name}.")

@@ -1,0 +1,54 @@
+"""Predictions for files, as a CSV table."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from runs.errors import UserError
+
+
+def expand(inputs: Sequence[str]) -> list[Path]:
+    """The files to predict, in the order given; a folder stands for its files, sorted by name."""
+    paths: list[Path] = []
+    for path in map(Path, inputs):
+        inside = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".") if path.is_dir() else [path]
+        paths += inside
+    if not paths:
+        raise UserError(f"nothing to predict: no files in {', '.join(inputs)}")
+    return paths
+
+
+def to_csv(files: Sequence[Path], probabilities: Tensor, class_names: Sequence[str]) -> str:
+    """One row for each file: its name, the most probable class, that probability, and those of all classes.
+
+    Args:
+        files: N files.
+        probabilities: `(N, K)`, each row sums to 1.
+        class_names: K names.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "prediction", "confidence", *class_names])
+    for file, row in zip(files, probabilities.tolist(), strict=True):
+        best = max(range(len(row)), key=row.__getitem__)
+        writer.writerow([file, class_names[best], *(f"{value:.6f}" for value in (row[best], *row))])
+    return text.getvalue()
+
+
+def check_out(out: str, overwrite: bool) -> None:
+    """Refuse a file that can't be written, before the work and not after it.
+
+    Raises:
+        UserError: `out` exists already and is not to be overwritten, or its folder is missing or read-only.
+    """
+    path = Path(out)
+    if path.exists() and not overwrite:
+        raise UserError(f"--out: {out} exists already; give another name, or --overwrite")
+    if not path.parent.is_dir():
+        raise UserError(f"--out: no such folder: {path.parent}")
+    if not os.access(path.parent, os.W_OK) or path.is_dir():
+        raise UserError(f"--out: can't write {out}")

@@ -1,0 +1,158 @@
+"""A run, seen from outside: its config, its checkpoints, and the trained module."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from runs.errors import UserError, nearest
+from runs.parser import Parser, add_model_and_data
+
+LOGS = Path("lightning_logs")
+
+
+class Run:
+    """A run's folder, and what can be had from it.
+
+    Args:
+        place: The folder, or the name of a recipe for its latest run.
+        logs: Where recipes have their runs.
+
+    Raises:
+        UserError: There is no such run.
+    """
+
+    def __init__(self, place: str | Path, logs: str | Path = LOGS) -> None:
+        self.folder = _find(str(place), Path(logs))
+
+    @property
+    def config_file(self) -> Path:
+        """The complete config; a new run from it gives the same weights."""
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            raise UserError(f"{self.folder}: not the folder of a run, there is no config.yaml in it")
+        return path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The complete config as plain dicts."""
+        return yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the fit printed at its end; empty while it goes on or when it did not come so far."""
+        path = self.folder / "summary.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def checkpoint(self, which: str | Path = "best") -> Path:
+        """The file of the `best` or the `last` checkpoint, or of the one at a path.
+
+        A run that kept no best one (it monitored nothing) gives its last one instead.
+
+        Raises:
+            UserError: There is no such file.
+        """
+        if which == "last":
+            path = self.folder / "checkpoints" / "last.ckpt"
+        elif which == "best":
+            path = self._best()
+        else:
+            path = Path(which)
+            if not path.is_file() and (self.folder / "checkpoints" / path).is_file():
+                path = self.folder / "checkpoints" / path
+        if not path.is_file():
+            there = sorted(str(p) for p in (self.folder / "checkpoints").glob("*.ckpt"))
+            hint = nearest(str(path), there) or (f"; there are best, last, {', '.join(there)}" if there else "")
+            raise UserError(f"--ckpt: no such checkpoint: {path}{hint}")
+        return path
+
+    def load(self, which: str | Path = "best") -> tuple[LightningModule, LightningDataModule | None]:
+        """The module with the weights of a checkpoint, in evaluation mode on the CPU, and its datamodule.
+
+        Raises:
+            UserError: The checkpoint is missing, damaged, or does not fit the config.
+        """
+        path = self.checkpoint(which)
+        state = read_checkpoint(path)
+        parser = Parser(exit_on_error=True)
+        add_model_and_data(parser)
+        config = self.config
+        made = parser.instantiate_classes(
+            parser.parse_object({key: config[key] for key in ("model", "data") if config.get(key)})
+        )
+        module, data = cast(LightningModule, made.model), made.get("data")
+        load_state(module, data, state, path)
+        return module.eval(), data
+
+    def _best(self) -> Path:
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if name := self.summary.get("best_checkpoint"):
+            return self.folder / name
+        # a run that was cut short: the callback's state says which checkpoint was best so far
+        for state in read_checkpoint(last)["callbacks"].values() if last.is_file() else ():
+            if state.get("monitor") and state.get("best_model_path"):
+                return self.folder / "checkpoints" / Path(state["best_model_path"]).name
+        return last
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, tensors on the CPU; nothing in it is executed.
+
+    Raises:
+        UserError: The file is no checkpoint, or damaged.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        size = path.stat().st_size if path.exists() else 0
+        raise UserError(f"{path}: damaged, or no checkpoint ({size:,} bytes)") from error
+    if not isinstance(state, dict) or "state_dict" not in state:
+        raise UserError(f"{path}: no checkpoint of this project, there is no `state_dict` in it")
+    return state
+
+
+def load_state(module: LightningModule, data: LightningDataModule | None, state: dict[str, Any], path: Path) -> None:
+    """Put what a checkpoint holds into a module and its datamodule.
+
+    Raises:
+        UserError: The weights do not fit, with the first name at fault.
+    """
+    own, found = module.state_dict(), state["state_dict"]
+    for name, value in own.items():
+        if name not in found:
+            raise UserError(f"{path}: does not fit the config's model, {name} is not in it")
+        if found[name].shape != value.shape:
+            shapes = f"{tuple(found[name].shape)} and in the model {tuple(value.shape)}"
+            raise UserError(f"{path}: does not fit the config's model, {name} is {shapes}")
+    extra = next((name for name in found if name not in own), None)
+    if extra:
+        raise UserError(f"{path}: does not fit the config's model, which has no {extra}")
+    module.load_state_dict(found)
+    if data is not None and type(data).__qualname__ in state:  # where Lightning keeps a datamodule's state
+        data.load_state_dict(state[type(data).__qualname__])
+
+
+def _find(place: str, logs: Path) -> Path:
+    for folder in (Path(place), logs / place):
+        if (folder / "config.yaml").is_file():
+            return folder
+        versions = _versions(folder)
+        if versions:
+            return versions[-1]
+    if Path(place).exists():
+        raise UserError(f"{place}: not the folder of a run, there is no config.yaml in it")
+    recipes = [folder.name for folder in sorted(logs.iterdir()) if folder.is_dir()] if logs.is_dir() else []
+    runs = [str(version) for recipe in recipes for version in _versions(logs / recipe)]
+    hint = nearest(place, [*recipes, *runs]) or (f"; there are {', '.join(recipes)}" if recipes else "")
+    raise UserError(f"no run {place!r}, neither as a folder nor in {logs}{hint}")
+
+
+def _versions(folder: Path) -> list[Path]:
+    """The runs of a recipe, oldest first."""
+    found = [(re.fullmatch(r"version_(\d+)", path.name), path) for path in folder.glob("version_*")]
+    numbered = [(int(match[1]), path) for match, path in found if match and (path / "config.yaml").is_file()]
+    return [path for _, path in sorted(numbered)]

@@ -1,0 +1,66 @@
+"""The short table at the end of a run, and its twin for programs, `summary.json`."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+FILE = "summary.json"
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write `summary.json` into a run's folder; paths in it are relative to that folder."""
+    (folder / FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def print_summary(
+    summary: dict[str, Any], folder: Path | None, can_predict: bool = False, console: Console | None = None
+) -> None:
+    """Print what a fit came to and which commands come next.
+
+    Args:
+        summary: As in `summary.json`; what is missing or None is left out.
+        folder: The run's folder; None when nothing was kept.
+        can_predict: Whether the run's data can read files to predict.
+        console: Where to print; the default is standard output.
+    """
+    console = console or Console(highlight=False)
+    rows: list[tuple[str, str]] = []
+    if summary.get("best_epoch") is not None:
+        rows.append(("best epoch", f"{summary['best_epoch']} of 0 to {summary['last_epoch']}"))
+    rows.append(("stopped", summary["stopped"]))
+    for stage in ("val", "test"):
+        if metrics := summary.get(stage):
+            rows.append((stage, format_metrics(metrics, stage)))
+    speed = summary.get("samples_per_second")
+    rows.append(("time", f"{summary['seconds']:.1f} s" + (f", {speed:,.0f} samples/s" if speed else "")))
+    if folder:
+        rows.append(("run folder", str(folder)))
+        if summary.get("best_checkpoint"):
+            which = "last" if summary.get("best_epoch") is None else "best"
+            rows.append((f"{which} checkpoint", str(folder / summary["best_checkpoint"])))
+        commands = next_commands(folder, can_test=bool(summary.get("test")), can_predict=can_predict)
+        rows += [("next", ""), *(("", command) for command in commands)]
+    console.print()
+    for label, text in rows:
+        # never folded: paths and commands are there to be copied
+        line = Text.assemble((f"{label:<17}", "bold") if label else "  ", text)
+        console.print(line, soft_wrap=True)
+
+
+def next_commands(folder: Path, can_test: bool, can_predict: bool) -> list[str]:
+    """Commands to paste, for a run's folder."""
+    run = shlex.quote(str(folder))
+    commands = [f"tensorboard --logdir {shlex.quote(str(folder.parent.parent))}"]
+    commands += [f"python scripts/test.py {run}"] * can_test
+    commands += [f"python scripts/predict.py {run} image.png --out predictions.csv"] * can_predict
+    return commands
+
+
+def format_metrics(metrics: dict[str, float], stage: str) -> str:
+    """`loss 0.0312, acc 0.9917` from `{"val/loss": …, "val/acc": …}`, the loss first."""
+    names = sorted(metrics, key=lambda name: (not name.endswith("loss"), name))
+    return ", ".join(f"{name.removeprefix(f'{stage}/')} {metrics[name]:.4f}" for name in names)

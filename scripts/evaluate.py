@@ -1,0 +1,62 @@
+"""What `validate.py`, `test.py` and `predict.py` share: a run, one of its checkpoints, and all objects again."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from callbacks.record import as_floats
+from runs import Run
+from runs.errors import UserError
+from runs.run import load_state, read_checkpoint
+from runs.summary import format_metrics
+from scripts.cli import CLI, can_evaluate, say, told
+
+
+class RunParser(argparse.ArgumentParser):
+    """A parser of `RUN --ckpt …`, with this project's way of telling mistakes.
+
+    Args:
+        help_text: What `--help` prints.
+    """
+
+    def __init__(self, help_text: str) -> None:
+        super().__init__(allow_abbrev=False)
+        self.help_text = help_text
+        self.add_argument("run")
+        self.add_argument("--ckpt", default="best")
+
+    def format_help(self) -> str:
+        return self.help_text
+
+    def error(self, message: str) -> NoReturn:
+        usage = next(line for line in self.help_text.splitlines() if line.startswith("usage:"))
+        raise UserError(f"{message} ({usage})")
+
+
+def open_run(place: str, ckpt: str, overrides: Sequence[str]) -> tuple[CLI, Path]:
+    """The objects of a run with the weights of a checkpoint, and the checkpoint's path.
+
+    Raises:
+        UserError: There is no such run or checkpoint, or it does not fit the config.
+    """
+    run = Run(place)
+    path = run.checkpoint(ckpt)
+    state = read_checkpoint(path)
+    cli = CLI(["--config", str(run.config_file), *overrides], fitting=False)
+    load_state(cli.model, cli.datamodule, state, path)
+    return cli, path
+
+
+def evaluate(stage: str, args: list[str], help_text: str) -> None:
+    """Print the metrics of a run's checkpoint on its validation or test data; `stage` is `validate` or `test`."""
+    given, overrides = RunParser(help_text).parse_known_args(args)
+    cli, path = open_run(given.run, given.ckpt, overrides)
+    if not can_evaluate(stage, cli.model, cli.datamodule):
+        raise UserError(f"{given.run}: its model or its data has nothing for {stage}")
+    try:
+        getattr(cli.trainer, stage)(cli.model, datamodule=cli.datamodule, verbose=False)
+    except Exception as error:
+        raise told(error) from error
+    prefix: Any = {"validate": "val", "test": "test"}[stage]
+    say(f"{prefix}  {format_metrics(as_floats(cli.trainer.callback_metrics), prefix)}\n      {path}")

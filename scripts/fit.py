@@ -1,0 +1,48 @@
+"""Train a network, test the best checkpoint, and keep everything about it in lightning_logs/.
+
+usage: python scripts/fit.py --config FILE [--config FILE …] [--key value …]
+
+examples:
+  python scripts/fit.py --config configs/cnn.yaml
+  python scripts/fit.py --config configs/cnn.yaml --model.net.dropout 0.3 --optimizer.lr 3e-4
+  python scripts/fit.py --config configs/cnn.yaml --config configs/trainer/ddp.yaml
+
+what to run:
+  --config FILE            a recipe; further ones add to it or change it, from left to right
+  --model CLASS            the LightningModule, and its keys as --model.KEY
+  --data CLASS             the LightningDataModule, and its keys as --data.KEY
+  --optimizer CLASS        any optimizer of torch or a package, and its keys as --optimizer.KEY
+  --lr_scheduler CLASS     any learning rate schedule, and its keys as --lr_scheduler.KEY
+
+how to run it:
+  --seed_everything N      the same number gives the same weights
+  --trainer.max_epochs N   the longest the training may take; also max_steps, max_time
+  --trainer.accelerator    auto, cpu, gpu; and how many as --trainer.devices
+  --trainer.precision      32-true, bf16-mixed, 16-mixed
+
+when to stop, what to keep:
+  --early_stopping.KEY     monitor, patience, min_delta, mode
+  --checkpoint.KEY         monitor, save_top_k, filename
+  --name NAME              the folder in lightning_logs/; the recipe's file name when left out
+
+more:
+  --print_config           the whole config with every key explained, and stop
+  --model.help CLASS       the keys of a class (also --data.help, --optimizer.help, --lr_scheduler.help)
+  --debug                  the traceback of an error
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the rooms of this clone, wherever it is started from
+
+from scripts.cli import CLI, main
+
+
+def fit(args: list[str]) -> None:
+    """Train as the command line says."""
+    CLI(args, help_text=__doc__ or "").fit()
+
+
+if __name__ == "__main__":
+    sys.exit(main(fit))

@@ -1,0 +1,73 @@
+"""Predict the classes of your own files with a trained network.
+
+usage: python scripts/predict.py RUN INPUT [INPUT …] [--out FILE] [--ckpt best|last|FILE] [--key value …]
+
+examples:
+  python scripts/predict.py cnn photo.png
+  python scripts/predict.py lightning_logs/cnn/version_3 scans/ --out predictions.csv
+
+what to predict:
+  RUN                      a run's folder, or a recipe's name for its latest run
+  INPUT                    files that the run's data can read (PNG, JPEG, … for images), or folders of them;
+                           images are brought to the size and the channels of the training images
+
+what to write:
+  --out FILE               a CSV table: file, prediction, confidence, the probability of each class;
+                           printed when left out
+  --overwrite              replace FILE when it exists
+
+more:
+  --ckpt                   best (the default), last, or a checkpoint file
+  --KEY VALUE              any key of the run's config, such as --trainer.accelerator cpu
+  --debug                  the traceback of an error
+
+A file that can't be read is named, the others are predicted, and the exit status is 1.
+"""
+
+import sys
+from pathlib import Path
+from typing import cast
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the rooms of this clone, wherever it is started from
+
+import torch
+
+from runs.errors import UserError
+from runs.predictions import check_out, expand, to_csv
+from scripts.cli import main, told
+from scripts.evaluate import RunParser, open_run
+
+
+def predict(args: list[str]) -> int:
+    """Predict as the command line says; 1 when a file could not be read."""
+    parser = RunParser(__doc__ or "")
+    parser.add_argument("inputs", nargs="+")
+    parser.add_argument("--out")
+    parser.add_argument("--overwrite", action="store_true")
+    given, overrides = parser.parse_known_args(args)
+    if given.out:
+        check_out(given.out, given.overwrite)
+    paths = expand(given.inputs)
+    cli, _ = open_run(given.run, given.ckpt, [*overrides, "--trainer.devices=1"])
+    if not hasattr(cli.datamodule, "read_files"):
+        raise UserError(f"{given.run}: its data, {type(cli.datamodule).__name__}, can't read files (no `read_files`)")
+    files = cli.datamodule.read_files(paths)
+    try:
+        outputs = cli.trainer.predict(cli.model, datamodule=cli.datamodule)
+    except Exception as error:
+        raise told(error) from error
+    for path, reason in files.unread:
+        print(f"can't read {path}: {reason}", file=sys.stderr)
+    if outputs:
+        probabilities = torch.cat(cast(list[torch.Tensor], outputs))
+        table = to_csv(files.read, probabilities, cli.datamodule.class_names)
+        if given.out:
+            Path(given.out).write_text(table, encoding="utf-8")
+            print(f"{len(files.read)} of {len(paths)} predicted: {given.out}")
+        else:
+            print(table, end="")
+    return 1 if files.unread else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(predict))

@@ -1,0 +1,33 @@
+"""Measure a trained network on its validation data: the numbers that the fit printed.
+
+usage: python scripts/validate.py RUN [--ckpt best|last|FILE] [--key value …]
+
+examples:
+  python scripts/validate.py cnn
+  python scripts/validate.py lightning_logs/cnn/version_3 --ckpt last
+
+what to measure:
+  RUN                      a run's folder, or a recipe's name for its latest run
+  --ckpt                   best (the default), last, or a checkpoint file
+
+more:
+  --KEY VALUE              any key of the run's config, such as --trainer.accelerator cpu
+  --debug                  the traceback of an error
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the rooms of this clone, wherever it is started from
+
+from scripts.cli import main
+from scripts.evaluate import evaluate
+
+
+def validate(args: list[str]) -> None:
+    """Measure as the command line says."""
+    evaluate("validate", args, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main(validate))
