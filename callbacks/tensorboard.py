@@ -147,7 +147,7 @@ def draw_confusion(labels: Tensor, predicted: Tensor, names: list[str], title: s
     side = min(12.0, 2.5 + 0.45 * k)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot(xlabel="predicted", ylabel="label", title=title)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
     if k <= 30:
         axes.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 3 else 0)
         axes.set_yticks(range(k), names)
@@ -178,32 +178,38 @@ def draw_mistakes(
     figure.suptitle(f"{title}: label → prediction, confidence")
     for place, i in enumerate(wrong.tolist(), start=1):
         axes = figure.add_subplot(rows, 4, place)
-        axes.imshow(tile(images[i : i + 1], columns=1).permute(1, 2, 0).squeeze(-1), cmap="gray")
+        axes.imshow(tile(images[i : i + 1], columns=1).permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray")
         axes.set_title(f"{names[labels[i]]} → {names[predicted[i]]}, {confidence[i]:.0%}", fontsize=9)
         axes.set_axis_off()
     return figure
 
 
-def log_hparams(
-    log_dir: str | Path, params: Mapping[str, Any], metrics: Mapping[str, float] | None = None, step: int = 0
-) -> None:
-    """List a run in TensorBoard's HPARAMS tab, with its best metrics so that runs can be sorted by them.
+def log_hparams(log_dir: str | Path, params: Mapping[str, Any]) -> None:
+    """List a run in TensorBoard's HPARAMS tab.
 
-    The tab takes the last value of a curve for a run's metric. So the best values are written as curves of one
-    point into a folder of their own, `best`, which is what the tab lists.
+    For a run's metrics the tab takes the last value of each curve. So it is given a folder of its own, `best`, with
+    curves of one point: the best values, which `log_best` adds.
 
     Args:
         log_dir: The run's folder.
         params: Hyper-parameters, values of any type.
-        metrics: Best metrics by name; None while the run goes on.
-        step: The step of the best epoch.
     """
     plain = {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in params.items()}
-    _, start, end = hparams_summaries(plain, {})
+    _, start, _ = hparams_summaries(plain, {})
     with SummaryWriter(str(Path(log_dir, "best"))) as writer:
-        if metrics is None:
-            writer._get_file_writer().add_summary(start)
-            return
+        writer._get_file_writer().add_summary(start)
+
+
+def log_best(log_dir: str | Path, metrics: Mapping[str, float], step: int) -> None:
+    """Give a run its metrics in the HPARAMS tab, and mark it as finished.
+
+    Args:
+        log_dir: The run's folder.
+        metrics: Best metrics by name.
+        step: The step of the best epoch.
+    """
+    _, _, end = hparams_summaries({}, {})
+    with SummaryWriter(str(Path(log_dir, "best"))) as writer:
         writer._get_file_writer().add_summary(end)
         for name, value in metrics.items():
             writer.add_scalar(name, value, step)

@@ -76,7 +76,8 @@ class Classifier(LightningModule):
         x = batch[0] if isinstance(batch, tuple | list) else batch
         return self(x).float().softmax(dim=1)
 
-    def on_train_epoch_end(self) -> None:
+    def on_train_epoch_start(self) -> None:
+        # from the start, and not at the end: so a callback knows after one batch what this module logs
         self._log("train")
 
     def on_validation_epoch_end(self) -> None:
@@ -98,10 +99,9 @@ class Classifier(LightningModule):
         metrics["acc"].update(logits, y)
 
     def _log(self, stage: str) -> None:
-        metrics = getattr(self, f"{stage}_metrics")
-        self.log_dict({f"{stage}/{name}": metric.compute() for name, metric in metrics.items()})
-        for metric in metrics.values():
-            metric.reset()
+        # the metric and not its value: Lightning computes it over all devices when the epoch ends, and resets it
+        for name, metric in getattr(self, f"{stage}_metrics").items():
+            self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
 
 
 def _metrics(num_classes: int) -> nn.ModuleDict:

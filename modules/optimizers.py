@@ -20,9 +20,10 @@ def configure_optimizers(
     once an epoch, `ReduceLROnPlateau` with the value of its `monitor`, or else of the `monitor` given here.
 
     Raises:
-        ValueError: A schedule needs the run's length, and the run has no end.
+        ValueError: The optimizer or the schedule refuses its arguments, or a schedule needs the run's length and
+            the run has no end.
     """
-    made = instantiate_class((module.parameters(),), _plain(optimizer))
+    made = _instantiate("optimizer", (module.parameters(),), _plain(optimizer))
     result: dict[str, Any] = {"optimizer": made}
     if lr_scheduler is None:
         return result
@@ -37,7 +38,7 @@ def configure_optimizers(
         arguments[length] = int(steps)
     if "monitor" in arguments:
         arguments["monitor"] = arguments["monitor"] or monitor
-    scheduler = instantiate_class(made, init)
+    scheduler = _instantiate("lr_scheduler", (made,), init)
     result["lr_scheduler"] = {
         "scheduler": scheduler,
         "interval": "step" if length or isinstance(scheduler, CyclicLR) else "epoch",
@@ -46,6 +47,13 @@ def configure_optimizers(
     if isinstance(scheduler, ReduceLROnPlateau):
         result["lr_scheduler"]["monitor"] = getattr(scheduler, "monitor", None) or monitor
     return result
+
+
+def _instantiate(key: str, args: tuple[Any, ...], init: dict[str, Any]) -> Any:
+    try:
+        return instantiate_class(args, init)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key}: {init['class_path']} refuses its arguments: {error}") from error
 
 
 def _plain(init: Any) -> dict[str, Any]:

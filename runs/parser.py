@@ -31,6 +31,7 @@ class Parser(LightningArgumentParser):
         self.help_text = help_text
         self.files: list[Path] = []
         self.instantiated: Namespace = Namespace()
+        self.failure: Exception | None = None
 
     def format_help(self, formatter: Any = None) -> str:
         return self.help_text or super().format_help(formatter)
@@ -55,8 +56,13 @@ class Parser(LightningArgumentParser):
         return re.sub(r",? ?known subclasses: [^)]*", "", super().dump(*args, **kwargs))
 
     def instantiate_classes(self, cfg: Namespace, *args: Any, **kwargs: Any) -> Namespace:
-        self.instantiated = cfg
-        return super().instantiate_classes(cfg, *args, **kwargs)
+        self.instantiated, self.failure = cfg, None
+        try:
+            return self.instantiate(cfg, *args, **kwargs)  # its new name
+        except Exception:
+            if self.failure is not None:
+                raise self.failure from None
+            raise
 
 
 def link_data_facts(parser: Parser) -> None:
@@ -78,7 +84,11 @@ def _fact(parser: Parser, key: str) -> Any:
             return None
         # a fact that the config states itself beats what the datamodule says
         value = parser.instantiated[key]
-        value = getattr(data, name, None) if value is None else value
+        try:
+            value = getattr(data, name, None) if value is None else value
+        except Exception as error:
+            parser.failure = error  # jsonargparse would wrap it into a print of the whole datamodule
+            raise
         if value is None:
             short = key.replace("init_args.", "")
             raise UserError(f"{short}: {type(data).__name__} has no `{name}` to fill it with; set it in the config")

@@ -24,6 +24,16 @@ def check_trainer(config: Any) -> None:
     _check_devices(config)
 
 
+def check_modes(config: Any) -> None:
+    """Check `early_stopping.mode` and `checkpoint.mode`.
+
+    Raises:
+        UserError: One is neither `min` nor `max`.
+    """
+    for key in ("early_stopping", "checkpoint"):
+        _check_choice(f"{key}.mode", config[key].mode, ("min", "max"))
+
+
 def slow_bf16(config: Any) -> bool:
     """Whether bf16 is asked for on a CPU that has to emulate it."""
     on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.cuda.is_available())

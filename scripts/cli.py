@@ -22,14 +22,14 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from callbacks import CheckMonitors, Progress, Record, TensorBoardViews
 from callbacks.record import as_floats, why_stopped
-from callbacks.tensorboard import log_hparams
+from callbacks.tensorboard import log_best, log_hparams
 from modules.optimizers import LENGTH_ARGUMENTS, configure_optimizers
 from runs.errors import UserError, one_line
 from runs.logger import RunLogger
 from runs.parser import Parser, add_model_and_data, fact_keys
 from runs.run import LOGS, read_checkpoint
 from runs.summary import print_summary, write_summary
-from scripts.checks import check_trainer, slow_bf16
+from scripts.checks import check_modes, check_trainer, slow_bf16
 
 MONITOR = "val/loss"
 DEFAULTS = {
@@ -54,10 +54,11 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class SaveConfig(Callback):
-    """Writes `config.yaml` into the run's folder, and the same text into TensorBoard."""
+    """Writes `config.yaml` into the run's folder, and the same text and the hyper-parameters into TensorBoard."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        self.hparams = flat_hparams(config)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit" or not trainer.is_global_zero or not trainer.loggers:
@@ -68,6 +69,7 @@ class SaveConfig(Callback):
             Path(logger.log_dir, "config.yaml").write_text(self.text, encoding="utf-8")
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_text("config", "".join(f"    {line}\n" for line in self.text.splitlines()))
+            log_hparams(logger.log_dir, self.hparams)
 
 
 class CLI(LightningCLI):
@@ -120,6 +122,7 @@ class CLI(LightningCLI):
         if self.config.name is None:
             self.config.name = parser.files[0].stem if parser.files else "run"
         check_trainer(self.config.trainer)
+        check_modes(self.config)
 
     @property
     def config_dict(self) -> dict[str, Any]:
@@ -160,7 +163,10 @@ class CLI(LightningCLI):
             callbacks += self._fit_callbacks(config)
         else:
             config.update(logger=False, enable_checkpointing=False, enable_progress_bar=False)
-        return Trainer(**{**config, "callbacks": callbacks})
+        try:
+            return Trainer(**{**config, "callbacks": callbacks})
+        except (MisconfigurationException, TypeError, ValueError, ImportError) as error:
+            raise UserError(f"trainer: {one_line(error).replace('`', '')}") from error
 
     def _fit_callbacks(self, config: dict[str, Any]) -> list[Callback]:
         if config["logger"] in (None, True) and not config["fast_dev_run"]:
@@ -171,10 +177,7 @@ class CLI(LightningCLI):
         if config["enable_progress_bar"] is not False:
             callbacks.append(Progress())
         if config["logger"] and not config["fast_dev_run"]:
-            dumped = self.config_dict
-            self.hparams = flat_hparams(dumped)
-            text = yaml.safe_dump(dumped, sort_keys=False, allow_unicode=True)
-            callbacks += [LearningRateMonitor(), TensorBoardViews(), SaveConfig(text)]
+            callbacks += [LearningRateMonitor(), TensorBoardViews(), SaveConfig(self.config_dict)]
         if config["enable_checkpointing"] is not False:
             checkpoint = self.config_init.checkpoint
             callbacks += [checkpoint, LastCheckpoint(checkpoint.dirpath)]
@@ -190,7 +193,7 @@ class CLI(LightningCLI):
             self.trainer.fit(self.model, datamodule=self.datamodule)
         except Exception as error:
             mistake = told(error)
-            if self.trainer.global_step <= 1 and isinstance(mistake, UserError):
+            if self.trainer.global_step <= 1:
                 self._remove_empty_run()
             raise mistake from (None if mistake is error else error)
         summary = self._summary()
@@ -199,7 +202,7 @@ class CLI(LightningCLI):
             if folder:
                 write_summary(folder, summary)
                 metrics = {**summary.get("val", {}), **summary.get("test", {})}
-                log_hparams(folder, self.hparams, metrics, summary["best_step"])
+                log_best(folder, metrics, summary["best_step"])
             print_summary(summary, folder, can_predict=hasattr(self.datamodule, "read_files"))
         return summary
 

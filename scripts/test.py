@@ -18,7 +18,8 @@ more:
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # the rooms of this clone, wherever it is started from
+if not __package__:  # started as a script: the rooms of this clone come first, wherever it is started from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from scripts.cli import main
 from scripts.evaluate import evaluate
