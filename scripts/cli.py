@@ -1,5 +1,11 @@
 """The command line that all scripts share: LightningCLI with this project's keys, callbacks and error lines."""
 
+import os
+
+# Threads that wait for work sleep and do not spin: as fast on a quiet machine, and on a busy one training does not
+# crawl. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import logging
 import re
 import shutil
