@@ -24,49 +24,44 @@ class Record(Callback):
 
     Attributes:
         evaluations: One for each validation so far, oldest first.
-        samples: Training samples seen, over all devices.
-        train_seconds: Time spent in training epochs, without validation.
-        seconds: Time from the start to the end of the fit.
+        samples: Training samples seen, over all devices; 0 when batches are of no known form.
+        seconds: Time from the start to the end of training, everything included.
+        validation_seconds: The part of it spent in validation.
     """
 
     def __init__(self) -> None:
         self.evaluations: list[Evaluation] = []
         self.samples = 0
-        self.train_seconds = 0.0
         self.seconds = 0.0
-        self._batch_size: int | None = None
+        self.validation_seconds = 0.0
+        self._countable = True
 
     @property
     def samples_per_second(self) -> float | None:
-        """Training samples per second, validation left out; None before there are any."""
-        return self.samples / self.train_seconds if self.samples and self.train_seconds else None
+        """Training samples per second, without the time for validation; None when they can't be counted."""
+        seconds = self.seconds - self.validation_seconds
+        return self.samples / seconds if self.samples and seconds > 0 else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = self._resumed = time.perf_counter()
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._resumed = time.perf_counter()
+        self._started = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        try:
-            self.samples += extract_batch_size(batch) * trainer.world_size
-        except Exception:  # a batch of no known form: the speed is left out of the summary
-            self.samples = 0
+        if self._countable:
+            try:
+                self.samples += extract_batch_size(batch) * trainer.world_size
+            except Exception:  # no tensor in the batch, say: the speed is left out of the summary
+                self._countable, self.samples = False, 0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.train_seconds += time.perf_counter() - self._resumed
+        self._validation_started = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             metrics = as_floats(trainer.callback_metrics)
             self.evaluations.append(Evaluation(trainer.current_epoch, trainer.global_step, metrics))
-            self._resumed = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.train_seconds += time.perf_counter() - self._resumed
+            self.validation_seconds += time.perf_counter() - self._validation_started
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds = time.perf_counter() - self._started

@@ -144,7 +144,7 @@ def draw_confusion(labels: Tensor, predicted: Tensor, names: list[str], title: s
     k = len(names)
     counts = torch.bincount(labels * k + predicted, minlength=k * k).view(k, k)
     share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    side = min(12.0, 2.5 + 0.45 * k)
+    side = min(12.0, 2 + 0.33 * k)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot(xlabel="predicted", ylabel="label", title=title)
     axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)

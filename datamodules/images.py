@@ -56,6 +56,7 @@ class ImageArrays(LightningDataModule):
         self.augment = augment
         self.files: ImageFiles | None = None
         self._facts: dict[str, Any] = {}
+        self._moments: tuple[Tensor, Tensor] | None = None  # mean and std, on the device in use
 
     # ---- what a subclass gives
 
@@ -101,7 +102,7 @@ class ImageArrays(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # what the weights were trained with, even where the files have changed or are gone
-        self._facts = dict(state_dict)
+        self._facts, self._moments = dict(state_dict), None
 
     # ---- Lightning's hooks
 
@@ -206,9 +207,14 @@ class ImageArrays(LightningDataModule):
         x = images.float()
         if training and self.augment.active:
             x = self.augment(x, self._generator())
-        shape = (1, -1, 1, 1)
-        mean, std = (torch.tensor(self.facts[name], device=x.device).view(shape) for name in ("mean", "std"))
+        mean, std = self._moments_on(x.device)
         return (x - mean) / std
+
+    def _moments_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if self._moments is None or self._moments[0].device != device:
+            mean, std = (torch.tensor(self.facts[name], device=device).view(1, -1, 1, 1) for name in ("mean", "std"))
+            self._moments = (mean, std)
+        return self._moments
 
     def _generator(self) -> torch.Generator:
         # from counters, not from a running state: a batch is augmented alike whatever came before it

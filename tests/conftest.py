@@ -7,12 +7,14 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same on machines with a
 
 import gzip
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from lightning.pytorch import Trainer
 
 from runs import Run
 from scripts import cli, fit, predict, test, validate
@@ -71,6 +73,30 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
         os.chdir(here)
 
 
+def quick_trainer(**options: Any) -> Trainer:
+    """A trainer of one epoch that writes and prints nothing; `options` say otherwise."""
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(**{"accelerator": "cpu", "max_epochs": 1, **quiet, **options})
+
+
+@dataclass
+class Loader:
+    """Ready batches, epoch after epoch. (Lightning takes a list for several loaders.)"""
+
+    batches: Sequence[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 def write_idx(path: Path, array: np.ndarray) -> None:
     """Write an array of unsigned bytes in the IDX format, gzipped when the name ends in `.gz`."""
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
@@ -79,7 +105,12 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 
 def make_idx_set(
-    folder: Path, classes: Sequence[int] = (0, 1, 2), size: int = 12, train: int = 60, suffix: str = ".gz", prefix: str = ""
+    folder: Path,
+    classes: Sequence[int] = (0, 1, 2),
+    size: int = 12,
+    train: int = 60,
+    suffix: str = ".gz",
+    prefix: str = "",
 ) -> Path:
     """Four small IDX files: the class of an image shows in the brightness of one of its columns."""
     folder.mkdir(parents=True, exist_ok=True)
