@@ -36,7 +36,7 @@ class CheckMonitors(Callback):
     ) -> None:
         if trainer.global_step > 1 or batch_idx > 0:
             return
-        results = trainer._results or {}
+        results: Any = trainer._results or {}
         self._logged |= {item.meta.name for item in results.values()} | set(trainer.callback_metrics)
         if not trainer.enable_validation:  # type: ignore[attr-defined]
             self._check(trainer, lambda name: name.startswith("val") or self._similar(name) is not None)

@@ -49,10 +49,9 @@ class Record(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._countable:
-            try:
-                self.samples += extract_batch_size(batch) * trainer.world_size
-            except Exception:  # no tensor in the batch, say: the speed is left out of the summary
-                self._countable, self.samples = False, 0
+            size = _batch_size(batch)
+            self._countable = size is not None  # of no known form: the speed is left out of the summary
+            self.samples = self.samples + size * trainer.world_size if size is not None else 0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validation_started = time.perf_counter()
@@ -65,6 +64,15 @@ class Record(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds = time.perf_counter() - self._started
+
+
+def _batch_size(batch: Any) -> int | None:
+    if isinstance(batch, tuple | list) and batch and isinstance(batch[0], Tensor):
+        return len(batch[0])
+    try:
+        return extract_batch_size(batch)
+    except Exception:
+        return None
 
 
 def as_floats(metrics: Any) -> dict[str, float]:

@@ -145,7 +145,7 @@ def draw_confusion(labels: Tensor, predicted: Tensor, names: list[str], title: s
     counts = torch.bincount(labels * k + predicted, minlength=k * k).view(k, k)
     share = counts / counts.sum(1, keepdim=True).clamp(min=1)
     side = min(12.0, 2 + 0.33 * k)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = Figure(figsize=(side, side))
     axes = figure.add_subplot(xlabel="predicted", ylabel="label", title=title)
     axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
     if k <= 30:
@@ -154,17 +154,12 @@ def draw_confusion(labels: Tensor, predicted: Tensor, names: list[str], title: s
         for row, column in counts.nonzero().tolist():
             color = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=color, fontsize=8)
+    figure.tight_layout()
     return figure
 
 
 def draw_mistakes(
-    images: Tensor,
-    labels: Tensor,
-    predicted: Tensor,
-    confidence: Tensor,
-    names: list[str],
-    title: str,
-    most: int = 16,
+    images: Tensor, labels: Tensor, predicted: Tensor, confidence: Tensor, names: list[str], title: str, most: int = 16
 ) -> Any:
     """A figure of the wrong predictions with the highest confidence, or None when there is no mistake."""
     from matplotlib.figure import Figure
@@ -173,14 +168,21 @@ def draw_mistakes(
     wrong = wrong[confidence[wrong].argsort(descending=True)][:most]
     if not len(wrong):
         return None
-    rows = -(-len(wrong) // 4)
-    figure = Figure(figsize=(7, 0.6 + 2 * rows), layout="constrained")
-    figure.suptitle(f"{title}: label → prediction, confidence")
-    for place, i in enumerate(wrong.tolist(), start=1):
-        axes = figure.add_subplot(rows, 4, place)
-        axes.imshow(tile(images[i : i + 1], columns=1).permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray")
-        axes.set_title(f"{names[labels[i]]} → {names[predicted[i]]}, {confidence[i]:.0%}", fontsize=9)
-        axes.set_axis_off()
+    # one picture with captions and not a plot for each image, which takes ten times as long
+    columns = 4
+    picture = tile(images[wrong], columns, size=96)
+    rows = -(-len(wrong) // columns)
+    height, width = picture.shape[1] / rows, picture.shape[2] / columns
+    figure = Figure(figsize=(7, 0.8 + 1.75 * rows * height / width))
+    axes = figure.add_axes((0.01, 0.01, 0.98, 1 - 0.5 / figure.get_figheight() - 0.01))
+    axes.imshow(picture.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1, aspect="auto")
+    axes.set_axis_off()
+    figure.suptitle(f"{title}: label → prediction, confidence", fontsize=11)
+    for place, i in enumerate(wrong.tolist()):
+        caption = f"{names[labels[i]]} → {names[predicted[i]]}, {confidence[i]:.0%}"
+        corner = (place % columns * width + 3, place // columns * height + 4)
+        box = {"facecolor": "black", "edgecolor": "none", "pad": 2}
+        axes.text(*corner, caption, color="white", fontsize=9, va="top", bbox=box)
     return figure
 
 

@@ -6,8 +6,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+
+from modules.metrics import Mean
 
 
 class Classifier(LightningModule):
@@ -37,14 +37,15 @@ class Classifier(LightningModule):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"model.label_smoothing: {label_smoothing} is outside [0, 1)")
         self.net = net
+        self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         if channels_last:
             # mypy does not know the overload of `Module.to` that takes a memory format
             self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.train_metrics = _metrics(num_classes)
-        self.val_metrics = _metrics(num_classes)
-        self.test_metrics = _metrics(num_classes)
+        self.train_metrics = _metrics()
+        self.val_metrics = _metrics()
+        self.test_metrics = _metrics()
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs `(N, ...)` to logits `(N, num_classes)`."""
@@ -55,7 +56,7 @@ class Classifier(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch `(inputs, labels)`, the labels `(N,)` int64."""
         x, y = batch
-        logits = self(x)
+        logits = self._logits(x)
         loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
         self._update("train", logits.detach(), y, loss.detach())
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -88,15 +89,22 @@ class Classifier(LightningModule):
 
     def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         x, y = batch
-        logits = self(x)
+        logits = self._logits(x)
         self._update(stage, logits, y, F.cross_entropy(logits, y))
         return {"logits": logits}
 
+    def _logits(self, x: Tensor) -> Tensor:
+        logits = self(x)
+        if logits.ndim != 2 or logits.shape[1] != self.num_classes:
+            name, shape = type(self.net).__name__, tuple(logits.shape)
+            raise ValueError(f"model.net: {name} gives {shape} for {len(x)} inputs of {self.num_classes} classes")
+        return logits
+
     def _update(self, stage: str, logits: Tensor, y: Tensor, loss: Tensor) -> None:
-        # `update` and not `forward`: it keeps the sums on the device and computes nothing until the epoch ends
+        # sums that stay on the device; nothing is computed until the epoch ends
         metrics = getattr(self, f"{stage}_metrics")
-        metrics["loss"].update(loss, len(y))
-        metrics["acc"].update(logits, y)
+        metrics["loss"].update(loss * len(y), len(y))
+        metrics["acc"].update((logits.argmax(1) == y).sum(), len(y))
 
     def _log(self, stage: str) -> None:
         # the metric and not its value: Lightning computes it over all devices when the epoch ends, and resets it
@@ -104,8 +112,5 @@ class Classifier(LightningModule):
             self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
 
 
-def _metrics(num_classes: int) -> nn.ModuleDict:
-    # "disable": the other strategies look for NaN at every update, which waits for the device
-    loss = MeanMetric(nan_strategy="disable")
-    acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-    return nn.ModuleDict({"loss": loss, "acc": acc})
+def _metrics() -> nn.ModuleDict:
+    return nn.ModuleDict({"loss": Mean(), "acc": Mean()})
