@@ -6,13 +6,14 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 
 class CheckMonitors(Callback):
     """Compares what EarlyStopping, ModelCheckpoint and the schedule monitor with what is logged.
 
-    What validation logs is known after Lightning's sanity check, what training logs after the first batch. Only
-    a name that begins with `train` and resembles none of these may come as late as the end of the first epoch.
+    What validation logs is known after Lightning's sanity check, what training logs after the first batch; but
+    where the module or a callback has something to do at the end of an epoch, only then.
 
     Args:
         default: The metric that the project monitors when nothing else is said. A module that does not log it
@@ -26,6 +27,9 @@ class CheckMonitors(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._logged: set[str] = set()
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._first_epoch = trainer.current_epoch
+
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logged |= set(trainer.callback_metrics)
         # "val…" can only be logged in validation, which has just run
@@ -38,17 +42,22 @@ class CheckMonitors(Callback):
             return
         results: Any = trainer._results or {}
         self._logged |= {item.meta.name for item in results.values()} | set(trainer.callback_metrics)
-        if not trainer.enable_validation:  # type: ignore[attr-defined]
-            self._check(trainer, lambda name: name.startswith("val") or self._similar(name) is not None)
-        elif trainer.num_sanity_val_steps:  # type: ignore[attr-defined]
-            self._check(trainer, lambda name: not name.startswith("train") or self._similar(name) is not None)
+        if trainer.num_sanity_val_steps or not trainer.enable_validation:  # type: ignore[attr-defined]
+            more_to_come = _logs_at_epoch_end(trainer, pl_module)
+            self._check(trainer, lambda name: name.startswith("val") or not more_to_come)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self._first_epoch + 1:  # all that an epoch logs is there now
+            self._logged |= set(trainer.callback_metrics)
+            self._check(trainer, lambda name: trainer.check_val_every_n_epoch == 1)
 
     def _check(self, trainer: Trainer, certain: Callable[[str], bool]) -> None:
         for key, name, callback in _monitors(trainer):
             if name in self._logged or not certain(name):
                 continue
             if name == self.default and callback is not None:
-                trainer.callbacks.remove(callback)  # type: ignore[attr-defined]
+                # a new list: Lightning is going through the old one
+                trainer.callbacks = [c for c in trainer.callbacks if c is not callback]  # type: ignore[attr-defined]
                 continue
             logged = ", ".join(sorted(self._logged)) or "no metrics"
             similar = self._similar(name)
@@ -57,6 +66,13 @@ class CheckMonitors(Callback):
 
     def _similar(self, name: str) -> str | None:
         return next(iter(difflib.get_close_matches(name, self._logged, n=1, cutoff=0.7)), None)
+
+
+def _logs_at_epoch_end(trainer: Trainer, pl_module: LightningModule) -> bool:
+    own = ("lightning.", "callbacks.")
+    others = [c for c in trainer.callbacks if not type(c).__module__.startswith(own)]  # type: ignore[attr-defined]
+    parents: list[tuple[Any, type]] = [(pl_module, LightningModule), *((callback, Callback) for callback in others)]
+    return any(is_overridden("on_train_epoch_end", owner, parent) for owner, parent in parents)
 
 
 def _monitors(trainer: Trainer) -> list[tuple[str, str, Callback | None]]:

@@ -37,7 +37,7 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._enabled:
-            self.console.print(_headline(trainer, pl_module))
+            self._print(_headline(trainer, pl_module))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print_epoch(trainer)
@@ -83,11 +83,13 @@ class Progress(ProgressBar):
         if self._epoch and self._enabled:
             number, seconds = self._epoch
             parts = [f"epoch {number:3d}", *_grouped(as_floats(trainer.callback_metrics)), f"{seconds:.1f} s"]
-            line = "  ".join(parts)
-            if self.console.is_terminal and len(line) > self.console.width:
-                line = line[: self.console.width - 1] + "…"
-            self.console.print(line, markup=False)
+            self._print("  ".join(parts))
         self._epoch = None
+
+    def _print(self, line: str) -> None:
+        if self.console.is_terminal and len(line) > self.console.width:
+            line = line[: self.console.width - 1] + "…"
+        self.console.print(line, markup=False)
 
 
 def _grouped(metrics: dict[str, float]) -> list[str]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 
@@ -85,13 +86,17 @@ def as_floats(metrics: Any) -> dict[str, float]:
 def why_stopped(trainer: Trainer) -> str:
     """Why the fit that just ended did, in the words of the config."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
-            if callback.wait_count >= callback.patience:
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+            if callback.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED:
                 worse = "fallen" if callback.mode == "min" else "risen"
-                return f"{callback.monitor} has not {worse} for {callback.patience} evaluations"
-            return str(callback.stopping_reason_message or "early stopping")
-    if trainer.max_epochs not in (None, -1) and trainer.current_epoch >= trainer.max_epochs:
-        return f"trainer.max_epochs {trainer.max_epochs} reached"
+                plural = "" if callback.patience == 1 else "s"
+                return f"{callback.monitor} has not {worse} for {callback.patience} evaluation{plural}"
+            return str(callback.stopping_reason_message or "early stopping").removesuffix(" Signaling Trainer to stop.")
     if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
         return f"trainer.max_steps {trainer.max_steps} reached"
-    return "trainer.max_time reached" if not trainer.interrupted else "interrupted"
+    if trainer.max_epochs not in (None, -1) and trainer.current_epoch >= trainer.max_epochs:
+        return f"trainer.max_epochs {trainer.max_epochs} reached"
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    if any(left is not None and left <= 0 for left in (timer.time_remaining() for timer in timers)):
+        return "trainer.max_time reached"
+    return "interrupted" if trainer.interrupted else "by a callback"

@@ -39,6 +39,11 @@ class TensorBoardViews(Callback):
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._wrong: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # an epoch shorter than the logging interval would leave the curves by step without a point
+        shortest = max(1, trainer.num_training_batches)
+        trainer.log_every_n_steps = int(min(trainer.log_every_n_steps, shortest))  # type: ignore[attr-defined]
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -85,7 +90,7 @@ class TensorBoardViews(Callback):
             return
         name, mode = _monitor(trainer)
         value = trainer.callback_metrics.get(name) if name else None
-        score = -math.inf if value is None else float(value) * (1 if mode == "max" else -1)
+        score = -math.inf if value is None or value.isnan() else float(value) * (1 if mode == "max" else -1)
         if self._best is None or score > self._best["score"] or value is None:
             self._best = {
                 "score": score,

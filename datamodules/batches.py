@@ -5,14 +5,16 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import SequentialSampler
 
 
-class Batches:
+class Batches(SequentialSampler):
     """Iterate over `(inputs, labels)` batches, taken by index out of two tensors.
 
     It stands where a `DataLoader` would, and is faster: a `DataLoader` fetches and collates sample by sample.
     Which samples a batch holds follows from `(seed, epoch)` alone, and not from the state of any random
-    generator, so that an epoch can be repeated.
+    generator, so that an epoch can be repeated. (To Lightning it says that it is a `SequentialSampler`, which it takes
+    as it is; any other sampler it would replace.)
 
     Args:
         inputs: `(N, ...)`, any dtype; handed out as stored.
@@ -56,7 +58,7 @@ class Batches:
         n = len(self.indices)
         return n // self.batch_size if self.shuffle_seed is not None else -(-n // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
         order = self.indices
         if self.shuffle_seed is not None:
             generator = torch.Generator().manual_seed(mix_seed(self.shuffle_seed, self.epoch))

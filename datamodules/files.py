@@ -32,7 +32,8 @@ class ImageFiles:
         for path in self.paths:
             try:
                 images.append(read_image(path, self.channels, self.size))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            # what Pillow's readers raise on damaged files of all its formats
+            except (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
                 self.unread.append((path, _reason(path, error)))
                 continue
             self.read.append(path)

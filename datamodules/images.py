@@ -47,8 +47,8 @@ class ImageArrays(LightningDataModule):
                 raise ValueError(f"data.{name}: {value} is not a positive number")
         if not 0 < val_fraction < 1:
             raise ValueError(f"data.val_fraction: {val_fraction} is outside (0, 1)")
-        if split_seed < 0:
-            raise ValueError(f"data.split_seed: {split_seed} is negative")
+        if not 0 <= split_seed < 2**32:
+            raise ValueError(f"data.split_seed: {split_seed} is outside [0, 4294967295]")
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.split_seed = split_seed
@@ -65,8 +65,13 @@ class ImageArrays(LightningDataModule):
         raise NotImplementedError(f"{type(self).__name__} must define load_train")
 
     def load_test(self) -> tuple[Tensor, Tensor]:
-        """Test images and labels, as in `load_train`."""
+        """Test images and labels, as in `load_train`. Without it nothing is tested."""
         raise NotImplementedError(f"{type(self).__name__} must define load_test")
+
+    @property
+    def has_test_data(self) -> bool:
+        """Whether the subclass defines `load_test`."""
+        return type(self).load_test is not ImageArrays.load_test
 
     # ---- what the network is told
 
@@ -115,8 +120,10 @@ class ImageArrays(LightningDataModule):
             )
         if stage in ("fit", "validate") and not hasattr(self, "train_indices"):
             self._load_train()
-        if stage == "test" and not hasattr(self, "test_images"):
+        if stage in ("fit", "test") and self.has_test_data and not hasattr(self, "test_images"):
+            # in `fit` already, so that a mistake shows before the training and not after it
             self.test_images, self.test_labels = self.load_test()
+            _check_arrays("test", self.test_images, self.test_labels, self.num_classes)
             found = (self.test_images.shape[1], tuple(self.test_images.shape[2:]))
             if found != (self.in_channels, self.image_size):
                 raise ValueError(
@@ -125,7 +132,9 @@ class ImageArrays(LightningDataModule):
                 )
 
     def train_dataloader(self) -> Batches:
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where `seed_everything` keeps it
+        seed: int | None = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where `seed_everything` keeps it
+        if self.trainer and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            seed = None  # the same batches again and again
         return self._batches(self.images, self.labels, self.train_indices, self.batch_size, seed)
 
     def val_dataloader(self) -> Batches:
@@ -158,8 +167,7 @@ class ImageArrays(LightningDataModule):
 
     def _load_train(self) -> None:
         self.images, self.labels, class_names = self.load_train()
-        if len(self.labels) != len(self.images):
-            raise ValueError(f"data: {len(self.images)} training images and {len(self.labels)} labels")
+        _check_arrays("train", self.images, self.labels, len(class_names))
         self.train_indices, self.val_indices = self._split(self.labels, class_names)
         if self.batch_size > len(self.train_indices):
             raise ValueError(
@@ -185,8 +193,8 @@ class ImageArrays(LightningDataModule):
                 f"parts need at least one of each of the {len(class_names)} classes"
             )
         if counts.min() < 2:
-            name = class_names[int(counts.argmin())]
-            raise ValueError(f"data: class {name!r} has a single image, and training and validation need one each")
+            name, count = class_names[int(counts.argmin())], ("no image", "a single image")[int(counts.min())]
+            raise ValueError(f"data: class {name!r} has {count}, and training and validation need one each")
         train, val = train_test_split(
             np.arange(len(labels)), test_size=held_out, stratify=labels.numpy(), random_state=self.split_seed
         )
@@ -223,6 +231,20 @@ class ImageArrays(LightningDataModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         step = trainer.fit_loop.epoch_loop.batch_progress.current.ready  # batches of this epoch before this one
         return torch.Generator().manual_seed(mix_seed(seed, trainer.current_epoch, step, trainer.global_rank))
+
+
+def _check_arrays(part: str, images: Tensor, labels: Tensor, classes: int) -> None:
+    """Refuse what a subclass's `load_train` or `load_test` may get wrong."""
+    name = f"data: load_{part}"
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(f"{name} gives images {tuple(images.shape)} {images.dtype}, not (N, C, H, W) torch.uint8")
+    if len(labels) != len(images):
+        raise ValueError(f"{name} gives {len(images)} images and {len(labels)} labels")
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        raise ValueError(f"{name} gives labels {tuple(labels.shape)} {labels.dtype}, not (N,) torch.int64")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        found = f"{int(labels.min())} to {int(labels.max())}"
+        raise ValueError(f"{name} gives labels {found}; those of {classes} classes count from 0 to {classes - 1}")
 
 
 def _moments(images: Tensor, indices: Tensor) -> tuple[list[float], list[float]]:

@@ -1,6 +1,7 @@
 """MNIST and every other image set in its file format (IDX), such as Fashion-MNIST, KMNIST and EMNIST."""
 
 import gzip
+import hashlib
 import re
 import socket
 import zlib
@@ -45,7 +46,7 @@ class MNIST(ImageArrays):
     Args:
         data_dir: Folder with the four IDX files, gzipped or not.
         prefix: Chooses one of several sets in the same folder by the start of their file names, for example
-            `emnist-letters`.
+            `emnist-letters`. Without it, a set whose names have no prefix goes first.
         batch_size: Training images per step, over all devices together.
         val_fraction: Share of the training images that is held out for validation, in (0, 1).
         split_seed: Which images are held out.
@@ -71,7 +72,8 @@ class MNIST(ImageArrays):
         self.mirrors = mirrors
 
     def prepare_data(self) -> None:
-        self._paths()
+        if self.files is None:  # a user's own files are predicted without those of the training
+            self._paths()
 
     def load_train(self) -> tuple[Tensor, Tensor, list[str]]:
         images, values = self._part("train")
@@ -101,7 +103,7 @@ class MNIST(ImageArrays):
     def _paths(self) -> dict[str, Path]:
         """The four files; fetched first when there is none of them."""
         found = self._find()
-        if not any(found.values()) and not self.prefix:
+        if not self.prefix and not all(found.values()) and self._is_mnist(found):
             found = self._fetch()
         for part, paths in found.items():
             if len(paths) > 1:
@@ -110,23 +112,30 @@ class MNIST(ImageArrays):
                     "choose one with data.prefix"
                 )
             if not paths:
+                example = self.data_dir / (f"{self.prefix}-" * bool(self.prefix) + _example(part))
                 raise FileNotFoundError(
-                    f"data.data_dir: {self.data_dir} has no file for the {part} "
-                    f"(such as {self.prefix and self.prefix + '-'}{_example(part)})"
+                    f"data.data_dir: {self.data_dir} has no file for the {part} (such as {example})"
                 )
         return {part: paths[0] for part, paths in found.items()}
 
     def _find(self) -> dict[str, list[Path]]:
         if self.data_dir.exists() and not self.data_dir.is_dir():
             raise NotADirectoryError(f"data.data_dir: {self.data_dir} is a file, not a folder")
-        names = sorted(path.name for path in self.data_dir.iterdir()) if self.data_dir.exists() else []
+        names = sorted(p.name for p in self.data_dir.iterdir() if p.is_file()) if self.data_dir.exists() else []
         found = {}
         for part, pattern in PARTS.items():
-            matching = [name for name in names if re.fullmatch(rf"{re.escape(self.prefix)}.*?{pattern}", name)]
+            start = re.escape(self.prefix)
+            exact = [name for name in names if re.fullmatch(rf"{start}[-_.]?{pattern}", name)]
+            matching = exact or [name for name in names if re.fullmatch(rf"{start}.*?{pattern}", name)]
             # a file and its gzipped twin are one
             matching = [name for name in matching if name.removesuffix(".gz") not in matching or name[-3:] != ".gz"]
             found[part] = [self.data_dir / name for name in matching]
         return found
+
+    @staticmethod
+    def _is_mnist(found: dict[str, list[Path]]) -> bool:
+        """Whether all that is there is MNIST's own, as after a fetch that broke off."""
+        return all(SHA256.get(path.name) == file_sha256(path) for paths in found.values() for path in paths)
 
     def _fetch(self) -> dict[str, list[Path]]:
         try:
@@ -154,10 +163,12 @@ class MNIST(ImageArrays):
                     return
                 except Exception as error:  # whatever goes wrong with one mirror, the next may do
                     reasons.append(f"{mirror}: {error}")
+                    for partial in self.data_dir.glob(f"{name}.*.partial"):
+                        partial.unlink()
         finally:
             socket.setdefaulttimeout(timeout)
         raise ConnectionError(
-            f"data.data_dir: can't fetch MNIST ({'; '.join(reasons)}): put {', '.join(SHA256)} into "
+            f"data.data_dir: can't fetch MNIST ({'; '.join(reasons) or 'no mirrors'}): put {', '.join(SHA256)} into "
             f"{self.data_dir}, or run configs/cnn.yaml, which needs no download"
         )
 
@@ -186,6 +197,12 @@ def read_idx(path: Path, dims: int) -> Tensor:
     if len(data) != expected or 0 in shape:
         raise ValueError(f"{path}: {len(data)} bytes where its header ({'x'.join(map(str, shape))}) says {expected}")
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy())
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _example(part: str) -> str:

@@ -58,7 +58,7 @@ class Classifier(LightningModule):
         x, y = batch
         logits = self._logits(x)
         loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
-        self._update("train", logits.detach(), y, loss.detach())
+        self._update("train", logits.detach(), y, loss.detach() * len(y))
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
             self.log("train/loss_step", loss)
@@ -90,7 +90,8 @@ class Classifier(LightningModule):
     def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         x, y = batch
         logits = self._logits(x)
-        self._update(stage, logits, y, F.cross_entropy(logits, y))
+        # the sum: with many devices one may have no sample left, and no mean
+        self._update(stage, logits, y, F.cross_entropy(logits, y, reduction="sum"))
         return {"logits": logits}
 
     def _logits(self, x: Tensor) -> Tensor:
@@ -100,10 +101,10 @@ class Classifier(LightningModule):
             raise ValueError(f"model.net: {name} gives {shape} for {len(x)} inputs of {self.num_classes} classes")
         return logits
 
-    def _update(self, stage: str, logits: Tensor, y: Tensor, loss: Tensor) -> None:
+    def _update(self, stage: str, logits: Tensor, y: Tensor, loss_sum: Tensor) -> None:
         # sums that stay on the device; nothing is computed until the epoch ends
         metrics = getattr(self, f"{stage}_metrics")
-        metrics["loss"].update(loss * len(y), len(y))
+        metrics["loss"].update(loss_sum, len(y))
         metrics["acc"].update((logits.argmax(1) == y).sum(), len(y))
 
     def _log(self, stage: str) -> None:

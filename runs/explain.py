@@ -28,6 +28,8 @@ def explain(parser: ArgumentParser, message: str) -> str:
     classes = re.findall(r"Problem with given class_path '([^']+)'", message)
     # what stands after the first value belongs to the outer keys
     message = re.sub(r"((Given|Got) value: .*)[\s\S]*", r"\1", message, count=1)
+    if broken := _broken_import(message):
+        return f"{key}: {broken}"
     for pattern, tell in PATTERNS:
         found = re.search(pattern, message)
         if found:
@@ -103,6 +105,32 @@ def _unknown_key(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
     return f"{name}: no such key{hint or f'; allowed are {_list(siblings or _tops(choices), 16)}'}"
 
 
+def _broken_import(message: str) -> str:
+    """What is wrong with a user's own module that can't be imported; nothing when every module can."""
+    for name in re.findall(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", message):
+        module = name.rpartition(".")[0]
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            if isinstance(error, ModuleNotFoundError) and module.startswith(error.name or "-"):
+                continue  # there is no such module, or it is no module at all
+            return f"can't import {module}: {one_line(error)}"
+        except SyntaxError as error:
+            return f"can't import {module}: {error.msg} ({error.filename}, line {error.lineno})"
+        except Exception as error:
+            return f"can't import {module}: {type(error).__name__}: {one_line(error)}"
+    return ""
+
+
+def _no_value(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
+    given = [arg for arg in getattr(parser, "given", []) if arg.startswith(f"--{found['name']}")]
+    return f"{(given or ['--' + found['name']])[-1]}: a value is missing"
+
+
+def _beside_class_path(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
+    return f"{key}: the keys of {cls} go under `init_args:`, not beside `class_path:`"
+
+
 def _unexpected(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
     return f"unexpected argument {found['name']!r}; keys are written --key value"
 
@@ -169,7 +197,9 @@ def _wrong_value(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
 
 PATTERNS: list[tuple[str, Callable[[Any, str, str, re.Match[str]], str]]] = [
     (r"Group '(?P<group>[^']+)' does not accept option '(?P<name>[^']+)'", _unknown_key),
+    (r"Option 'class_path' is not accepted", _beside_class_path),
     (r"Option '(?P<name>[^']+)' is not accepted", _unknown_key),
+    (r"argument (?:-\w/)?--(?P<name>[\w.]+): expected one argument", _no_value),
     (r"unrecognized arguments: --(?P<name>[\w.]+)", _unknown_key),
     (r"unrecognized arguments: (?P<name>\S+)", _unexpected),
     (r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'", _unknown_class),

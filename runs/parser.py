@@ -24,12 +24,17 @@ class Parser(LightningArgumentParser):
 
     Args:
         help_text: What `--help` prints.
+        data_state: Loaded into the datamodule before the network asks it anything.
     """
 
-    def __init__(self, *args: Any, help_text: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, help_text: str = "", data_state: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
         self.help_text = help_text
+        self.data_state = data_state
         self.files: list[Path] = []
+        self.given: list[str] = []
         self.instantiated: Namespace = Namespace()
         self.failure: Exception | None = None
 
@@ -46,10 +51,15 @@ class Parser(LightningArgumentParser):
 
     def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         args = list(sys.argv[1:] if args is None else args)
-        self.files = config_files(args)
+        self.given, self.files = args, config_files(args)
         for path in self.files:
-            check_yaml(path, groups={key.split(".")[0] for key in self.groups or {}})
+            check_yaml(path, groups=self._plain_groups())
         return super().parse_args(args, *more, **kwargs)
+
+    def _plain_groups(self) -> set[str]:
+        """The top-level keys that hold keys of their own, and neither a class_path nor null."""
+        keys = (action.dest for action in self._actions if not action.dest.endswith(".help"))
+        return {key.split(".")[0] for key in keys if "." in key}
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
         # the comments of `--print_config` list every subclass in memory, hundreds for a network
@@ -85,6 +95,8 @@ def _fact(parser: Parser, key: str) -> Any:
         # a fact that the config states itself beats what the datamodule says
         value = parser.instantiated[key]
         try:
+            if parser.data_state is not None and data is not None:
+                data.load_state_dict(parser.data_state)
             value = getattr(data, name, None) if value is None else value
         except Exception as error:
             parser.failure = error  # jsonargparse would wrap it into a print of the whole datamodule

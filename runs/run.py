@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from runs.errors import UserError, nearest
-from runs.parser import Parser, add_model_and_data
+from runs.parser import Parser, add_model_and_data, check_yaml
 
 LOGS = Path("lightning_logs")
 
@@ -40,13 +40,28 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The complete config as plain dicts."""
+        check_yaml(self.config_file)
         return yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+
+    @property
+    def data_class(self) -> str:
+        """Name of the datamodule's class, under which Lightning keeps its state in a checkpoint."""
+        return str((self.config.get("data") or {}).get("class_path", "")).rsplit(".", 1)[-1]
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        elsewhere = (self.config.get("checkpoint") or {}).get("dirpath")
+        return Path(elsewhere) if elsewhere else self.folder / "checkpoints"
 
     @property
     def summary(self) -> dict[str, Any]:
         """What the fit printed at its end; empty while it goes on or when it did not come so far."""
         path = self.folder / "summary.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # not there yet, or cut short
+            return {}
 
     def checkpoint(self, which: str | Path = "best") -> Path:
         """The file of the `best` or the `last` checkpoint, or of the one at a path.
@@ -57,15 +72,15 @@ class Run:
             UserError: There is no such file.
         """
         if which == "last":
-            path = self.folder / "checkpoints" / "last.ckpt"
+            path = self.checkpoints / "last.ckpt"
         elif which == "best":
             path = self._best()
         else:
             path = Path(which)
-            if not path.is_file() and (self.folder / "checkpoints" / path).is_file():
-                path = self.folder / "checkpoints" / path
+            if not path.is_file() and (self.checkpoints / path).is_file():
+                path = self.checkpoints / path
         if not path.is_file():
-            there = sorted(str(p) for p in (self.folder / "checkpoints").glob("*.ckpt"))
+            there = sorted(str(p) for p in self.checkpoints.glob("*.ckpt"))
             hint = nearest(str(path), there) or (f"; there are best, last, {', '.join(there)}" if there else "")
             raise UserError(f"--ckpt: no such checkpoint: {path}{hint}")
         return path
@@ -78,7 +93,7 @@ class Run:
         """
         path = self.checkpoint(which)
         state = read_checkpoint(path)
-        parser = Parser(exit_on_error=True)
+        parser = Parser(data_state=state.get(self.data_class))
         add_model_and_data(parser)
         config = self.config
         made = parser.instantiate_classes(
@@ -89,13 +104,13 @@ class Run:
         return module.eval(), data
 
     def _best(self) -> Path:
-        last = self.folder / "checkpoints" / "last.ckpt"
+        last = self.checkpoints / "last.ckpt"
         if name := self.summary.get("best_checkpoint"):
             return self.folder / name
         # a run that was cut short: the callback's state says which checkpoint was best so far
         for state in read_checkpoint(last)["callbacks"].values() if last.is_file() else ():
             if state.get("monitor") and state.get("best_model_path"):
-                return self.folder / "checkpoints" / Path(state["best_model_path"]).name
+                return self.checkpoints / Path(state["best_model_path"]).name
         return last
 
 
@@ -122,8 +137,10 @@ def load_state(module: LightningModule, data: LightningDataModule | None, state:
         UserError: The weights do not fit, with the first name at fault.
     """
     own, found = module.state_dict(), state["state_dict"]
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: no checkpoint of this project, its `state_dict` is no mapping")
     for name, value in own.items():
-        if name not in found:
+        if not isinstance(found.get(name), torch.Tensor):
             raise UserError(f"{path}: does not fit the config's model, {name} is not in it")
         if found[name].shape != value.shape:
             shapes = f"{tuple(found[name].shape)} and in the model {tuple(value.shape)}"

@@ -1,6 +1,7 @@
 """The short table at the end of a run, and its twin for programs, `summary.json`."""
 
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ FILE = "summary.json"
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Write `summary.json` into a run's folder; paths in it are relative to that folder."""
-    (folder / FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(json.dumps(_finite(summary), indent=2) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as null: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_summary(
@@ -42,7 +50,8 @@ def print_summary(
         if summary.get("best_checkpoint"):
             which = "last" if summary.get("best_epoch") is None else "best"
             rows.append((f"{which} checkpoint", str(folder / summary["best_checkpoint"])))
-        commands = next_commands(folder, can_test=bool(summary.get("test")), can_predict=can_predict)
+        kept = bool(summary.get("best_checkpoint"))
+        commands = next_commands(folder, can_test=kept and bool(summary.get("test")), can_predict=kept and can_predict)
         rows += [("next", ""), *(("", command) for command in commands)]
     console.print()
     for label, text in rows:

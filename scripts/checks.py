@@ -1,6 +1,7 @@
 """What can be known to be wrong with the trainer's keys before anything heavy starts."""
 
 import os
+import re
 from typing import Any
 
 import torch
@@ -24,12 +25,19 @@ def check_trainer(config: Any) -> None:
     _check_devices(config)
 
 
-def check_modes(config: Any) -> None:
-    """Check `early_stopping.mode` and `checkpoint.mode`.
+def check_config(config: Any) -> None:
+    """Check the keys beside the trainer's whose values Lightning takes as they come, or refuses late.
 
     Raises:
-        UserError: One is neither `min` nor `max`.
+        UserError: One of them can't be.
     """
+    seed, patience = config.seed_everything, config.early_stopping.patience
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed_everything: {seed} is outside [0, 4294967295]")
+    if not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", config.name):
+        raise UserError(f"name: {config.name!r} is no name of a folder in lightning_logs/")
+    if patience < 0:
+        raise UserError(f"early_stopping.patience: {patience} is negative; a large number never stops early")
     for key in ("early_stopping", "checkpoint"):
         _check_choice(f"{key}.mode", config[key].mode, ("min", "max"))
 

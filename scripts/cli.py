@@ -1,4 +1,4 @@
-"""The command line that all scripts share: LightningCLI with this project's keys, callbacks and error lines."""
+"""The command line of all scripts: LightningCLI with this project's keys, callbacks and error lines."""
 
 import os
 
@@ -7,16 +7,13 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import logging
-import re
 import shutil
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -25,25 +22,26 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from callbacks import CheckMonitors, Progress, Record, TensorBoardViews
+from callbacks import CheckMonitors, LastCheckpoint, Progress, Record, SaveConfig, TensorBoardViews
+from callbacks.hooks import NoProfiler, skip_empty_hooks
 from callbacks.record import as_floats, why_stopped
-from callbacks.tensorboard import log_best, log_hparams
+from callbacks.tensorboard import log_best
 from modules.optimizers import LENGTH_ARGUMENTS, configure_optimizers
-from runs.errors import UserError, one_line
+from runs.errors import UserError, one_line, told
 from runs.logger import RunLogger
 from runs.parser import Parser, add_model_and_data, fact_keys
 from runs.run import LOGS, read_checkpoint
 from runs.summary import print_summary, write_summary
-from scripts.checks import check_modes, check_trainer, slow_bf16
+from scripts.checks import check_config, check_trainer, slow_bf16
 
 MONITOR = "val/loss"
 DEFAULTS = {
     "early_stopping.monitor": MONITOR,
     "early_stopping.mode": "min",
     "early_stopping.patience": 10,
+    "early_stopping.strict": False,  # CheckMonitors is strict, and earlier
     "checkpoint.monitor": MONITOR,
     "checkpoint.mode": "min",
     "checkpoint.save_top_k": 1,
@@ -54,47 +52,6 @@ DEFAULTS = {
 }
 
 
-BATCH_HOOKS = (
-    *("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad"),
-    *(f"on_{stage}_batch_{when}" for stage in ("train", "validation", "test", "predict") for when in ("start", "end")),
-)
-
-
-class NoProfiler(PassThroughProfiler):
-    """Lightning's, without making a new context manager some fifty times a step."""
-
-    nothing: ClassVar = nullcontext()
-
-    def profile(self, action_name: str) -> Any:
-        return self.nothing
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`, written after every epoch. (`save_last` of the other one writes only when that saves a best.)"""
-
-    def __init__(self, dirpath: str | Path | None = None) -> None:
-        super().__init__(dirpath, filename="last", save_top_k=1, enable_version_counter=False)
-
-
-class SaveConfig(Callback):
-    """Writes `config.yaml` into the run's folder, and the same text and the hyper-parameters into TensorBoard."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        self.hparams = flat_hparams(config)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit" or not trainer.is_global_zero or not trainer.loggers:
-            return
-        logger = trainer.loggers[0]
-        if logger.log_dir:
-            Path(logger.log_dir).mkdir(parents=True, exist_ok=True)
-            Path(logger.log_dir, "config.yaml").write_text(self.text, encoding="utf-8")
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text("config", "".join(f"    {line}\n" for line in self.text.splitlines()))
-            log_hparams(logger.log_dir, self.hparams)
-
-
 class CLI(LightningCLI):
     """All objects of a run, made from a config and a command line.
 
@@ -102,19 +59,26 @@ class CLI(LightningCLI):
         args: The command line after the script's name.
         help_text: What `--help` prints.
         fitting: Whether a new run is to be made; otherwise there are no logger and no checkpoints.
+        data_state: What a checkpoint holds of the datamodule, so that the training data need not be there.
 
     Raises:
         UserError: Something in the config can't be.
     """
 
-    def __init__(self, args: Sequence[str], help_text: str = "", fitting: bool = True) -> None:
+    def __init__(
+        self,
+        args: Sequence[str],
+        help_text: str = "",
+        fitting: bool = True,
+        data_state: dict[str, Any] | None = None,
+    ) -> None:
         self.fitting = fitting
         super().__init__(
             args=list(args),
             run=False,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"help_text": help_text},
+            parser_kwargs={"help_text": help_text, "data_state": data_state},
             save_config_callback=None,  # SaveConfig does that
             auto_configure_optimizers=False,  # modules.optimizers does that
             load_from_checkpoint_support=False,  # runs load from their config.yaml, never from class paths in files
@@ -140,12 +104,13 @@ class CLI(LightningCLI):
         action.sub_add_kwargs.setdefault("linked_targets", set()).update({*LENGTH_ARGUMENTS, "monitor"})
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
-        args = ["--print_config=comments" if arg == "--print_config" else arg for arg in args]
+        if "--print_config" in args:  # of all keys given, whether they come before or after it
+            args = [*(arg for arg in args if arg != "--print_config"), "--print_config=comments"]
         self.config = parser.parse_args(args)
         if self.config.name is None:
             self.config.name = parser.files[0].stem if parser.files else "run"
         check_trainer(self.config.trainer)
-        check_modes(self.config)
+        check_config(self.config)
 
     @property
     def config_dict(self) -> dict[str, Any]:
@@ -167,7 +132,7 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except Exception as error:
-            raise told(error, always=True) from error
+            raise told(error, making=True) from error
         config = self.config_init
         if config.get("optimizer"):
             self.model.configure_optimizers = partial(  # type: ignore[method-assign]
@@ -176,6 +141,11 @@ class CLI(LightningCLI):
                 config.optimizer,
                 config.lr_scheduler,
                 config.early_stopping.monitor,
+            )
+        elif self.fitting and not is_overridden("configure_optimizers", self.model):
+            name = type(self.model).__name__
+            raise UserError(
+                f"optimizer: missing, and {name} makes none itself; for example --optimizer torch.optim.AdamW"
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -195,10 +165,15 @@ class CLI(LightningCLI):
         return trainer
 
     def _fit_callbacks(self, config: dict[str, Any]) -> list[Callback]:
-        if config["logger"] in (None, True) and not config["fast_dev_run"]:
+        if config["logger"] in (None, True) and not config["fast_dev_run"] and not config["barebones"]:
             root = config["default_root_dir"]
             config["logger"] = RunLogger(Path(root, LOGS) if root else LOGS, self.config.name, default_hp_metric=False)
+        if config["logger"] is False and not self.config.checkpoint.dirpath:
+            config["enable_checkpointing"] = False  # no folder to keep them in
         self.record = Record()
+        if config["barebones"]:
+            config["logger"] = None
+            return [self.record]
         callbacks: list[Callback] = [self.record, CheckMonitors(MONITOR), self.config_init.early_stopping]
         if config["enable_progress_bar"] is not False:
             callbacks.append(Progress())
@@ -217,18 +192,19 @@ class CLI(LightningCLI):
             say("note: this CPU has no bf16 instructions and emulates them: trainer.precision 32-true is much faster")
         try:
             self.trainer.fit(self.model, datamodule=self.datamodule)
+            summary = self._summary()
         except Exception as error:
-            mistake = told(error)
+            mistake = told(error, before_training=self.trainer.global_step == 0)
             if self.trainer.global_step <= 1:
                 self._remove_empty_run()
             raise mistake from (None if mistake is error else error)
-        summary = self._summary()
         if self.trainer.is_global_zero:
             folder = self._folder()
             if folder:
                 write_summary(folder, summary)
                 metrics = {**summary.get("val", {}), **summary.get("test", {})}
-                log_best(folder, metrics, summary["best_step"])
+                if isinstance(self.trainer.logger, TensorBoardLogger):
+                    log_best(folder, metrics, summary["best_step"])
             print_summary(summary, folder, can_predict=hasattr(self.datamodule, "read_files"))
         return summary
 
@@ -267,51 +243,17 @@ class CLI(LightningCLI):
 
     def _folder(self) -> Path | None:
         logger = self.trainer.logger
-        return Path(logger.log_dir) if isinstance(logger, RunLogger) else None
+        return Path(logger.log_dir) if logger is not None and logger.log_dir else None
 
     def _remove_empty_run(self) -> None:
         """A run that never trained leaves no folder behind."""
-        folder = self._folder()
-        if folder and self.trainer.is_global_zero and not list(folder.glob("checkpoints/*")):
-            self.trainer.logger.experiment.close()  # type: ignore[union-attr]
+        logger = self.trainer.logger
+        if not isinstance(logger, RunLogger) or not self.trainer.is_global_zero:
+            return
+        folder = Path(logger.log_dir)
+        if not list(folder.glob("checkpoints/*")):
+            logger.experiment.close()
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def skip_empty_hooks(callbacks: Sequence[Callback]) -> None:
-    """Spare Lightning the hooks of every batch that a callback does not have.
-
-    It calls each of them, empty ones too, and each call looks up a name, sets an attribute and starts a timer: with
-    ten callbacks that is half a millisecond a step. What is not callable it passes over.
-    """
-    for callback in callbacks:
-        for hook in BATCH_HOOKS:
-            if getattr(type(callback), hook) is getattr(Callback, hook):
-                setattr(callback, hook, None)
-        if (
-            isinstance(callback, ModelCheckpoint)
-            and callback._every_n_train_steps == 0
-            and not callback._train_time_interval
-        ):
-            # it saves by epochs only, and has nothing to do after a batch
-            callback.on_train_batch_end = None  # type: ignore[method-assign, assignment]
-
-
-def flat_hparams(config: dict[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters of a config as `{"optimizer": "torch.optim.AdamW", "optimizer.lr": 0.003, …}`."""
-    flat: dict[str, Any] = {"seed_everything": config["seed_everything"]}
-
-    def visit(node: Any, key: str) -> None:
-        if isinstance(node, dict):
-            for name, value in node.items():
-                visit(value, key if name in ("class_path", "init_args") else f"{key}.{name}")
-        elif node is not None:
-            flat[key] = node
-
-    for key in ("model", "data", "optimizer", "lr_scheduler"):
-        visit(config.get(key), key)
-    for key in ("precision", "max_epochs", "accumulate_grad_batches", "gradient_clip_val"):
-        visit(config["trainer"][key], f"trainer.{key}")
-    return flat
 
 
 def main(command: Callable[[list[str]], int | None], args: Sequence[str] | None = None) -> int:
@@ -329,7 +271,8 @@ def main(command: Callable[[list[str]], int | None], args: Sequence[str] | None 
     except UserError as error:
         if debug:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        if getattr(rank_zero_only, "rank", 0) == 0:  # with DDP all processes find the same mistake
+            print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
 
 
@@ -339,6 +282,10 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 builds torch's LeafSpec by its old name for every loader; nothing in a project can mend it
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    # TensorBoardViews sees to it that short epochs have a point in every curve, CheckMonitors to missing metrics
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message="Early stopping conditioned on metric.*")
+    warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")
 
 
 @rank_zero_only
@@ -352,29 +299,5 @@ def can_evaluate(stage: str, model: LightningModule, datamodule: Any) -> bool:
     name = {"validate": "val", "test": "test"}[stage]
     step = {"validate": "validation_step", "test": "test_step"}[stage]
     owner = datamodule if datamodule is not None else model
-    return is_overridden(step, model) and is_overridden(f"{name}_dataloader", owner)
-
-
-def told(error: Exception, always: bool = False) -> Exception:
-    """The mistake of a user behind an exception, or the exception itself.
-
-    An exception whose message begins with a config key or a file is a user's mistake. While objects are made
-    (`always`), so is every other: it comes from the values in the config, and the place in the code is named.
-    """
-    while True:  # jsonargparse wraps what a constructor raises
-        inner = error.__cause__ or error.__context__
-        wrapped = re.match(r"Does not validate|Call to compute_fn|Problem with given|Parser key", str(error).strip())
-        if isinstance(error, UserError) or not isinstance(inner, Exception) or not wrapped:
-            break
-        error = inner
-    if isinstance(error, UserError):
-        return error
-    text = one_line(error)
-    if isinstance(error, ValueError | OSError) and re.match(r"[\w./~\\ -]+: ", text):
-        return UserError(text)
-    if isinstance(error, MisconfigurationException):
-        return UserError(text.replace("`", ""))
-    if always:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        return UserError(f"{type(error).__name__}: {text} ({frame.filename}, line {frame.lineno}; --debug shows more)")
-    return error
+    has_data = is_overridden(f"{name}_dataloader", owner) and getattr(owner, f"has_{name}_data", True)
+    return is_overridden(step, model) and has_data

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from callbacks.record import as_floats
 from runs import Run
-from runs.errors import UserError
+from runs.errors import UserError, nearest
 from runs.run import load_state, read_checkpoint
 from runs.summary import format_metrics
 from scripts.cli import CLI, can_evaluate, say, told
@@ -29,6 +29,14 @@ class RunParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         return self.help_text
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given, rest = super().parse_known_args(args, namespace)
+        own = [option for action in self._actions for option in action.option_strings]
+        for arg in rest:  # what is not this script's is a key of the config, and has a dot in it
+            if arg.startswith("--") and "." not in arg and (hint := nearest(arg.split("=")[0], own)):
+                raise UserError(f"{arg}: no such option{hint}")
+        return given, rest
+
     def error(self, message: str) -> NoReturn:
         usage = next(line for line in self.help_text.splitlines() if line.startswith("usage:"))
         raise UserError(f"{message} ({usage})")
@@ -43,7 +51,9 @@ def open_run(place: str, ckpt: str, overrides: Sequence[str]) -> tuple[CLI, Path
     run = Run(place)
     path = run.checkpoint(ckpt)
     state = read_checkpoint(path)
-    cli = CLI(["--config", str(run.config_file), *overrides], fitting=False)
+    other_data = any(arg.split("=")[0] in ("--data", "--data.class_path") for arg in overrides)
+    data_state = None if other_data else state.get(run.data_class)
+    cli = CLI(["--config", str(run.config_file), *overrides], fitting=False, data_state=data_state)
     load_state(cli.model, cli.datamodule, state, path)
     return cli, path
 

@@ -68,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     os.chdir(folder)
     try:
         assert cli.main(fit.fit, SMALL) == 0
-        return Run((folder / "lightning_logs" / "cnn" / "version_0"))
+        return Run(folder / "lightning_logs" / "cnn" / "version_0")
     finally:
         os.chdir(here)
 

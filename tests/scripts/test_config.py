@@ -66,7 +66,6 @@ def test_the_printed_config_is_commented_and_gives_the_same_config_again(command
     assert yaml.safe_load(again.out) == yaml.safe_load(printed.out)
 
 
-@pytest.mark.xfail(strict=True, reason="only what stands before --print_config is printed")
 def test_the_printed_config_holds_the_keys_that_stand_after_it_too(command: Command) -> None:
     first = command("fit", "--print_config", "--config", CNN, "--optimizer.lr", "0.02")
     assert yaml.safe_load(first.out) == yaml.safe_load(

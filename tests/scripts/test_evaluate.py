@@ -122,9 +122,6 @@ def test_evaluating_leaves_no_file_behind(command: Command, trained: Run) -> Non
     assert sorted((path, path.stat().st_mtime_ns) for path in Path().rglob("*")) == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`null` as the value of a top-level key is refused, also in a run's own config.yaml"
-)
 @pytest.mark.parametrize("optimizer", [[], ["--optimizer", "SGD"]])
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_a_run_without_optimizer_or_schedule_in_its_config_is_measured_too(
@@ -138,9 +135,6 @@ def test_a_run_without_optimizer_or_schedule_in_its_config_is_measured_too(
     assert re.search(rf"^{result.out.split()[0]} +{name} {value}", fit.out, re.MULTILINE)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`null` as the value of a top-level key is refused, also in a run's own config.yaml"
-)
 def test_a_run_whose_schedule_was_switched_off_is_measured_and_repeated(command: Command) -> None:
     command("fit", *SMALL, "--trainer.max_epochs", "1", "--lr_scheduler", "null")
     assert command("test", "cnn").status == 0

@@ -25,9 +25,6 @@ def test_lightnings_boring_model_trains(command: Command, data: list[str]) -> No
     assert "best epoch" not in result.out, "nothing is monitored"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`null` as the value of a top-level key is refused, also in a run's own config.yaml"
-)
 def test_the_config_of_a_foreign_run_runs_again(command: Command) -> None:
     command("fit", "--model", f"{BORING}.BoringModel", *QUICK)
     result = command("fit", "--config", RUN / "config.yaml")
@@ -108,9 +105,6 @@ def test_the_network_of_a_recipe_is_replaced_on_the_command_line(command: Comman
     assert "Classifier with Net (650 parameters) on Digits" in result.out  # 64 x 10 + 10
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`null` as the value of a top-level key is refused, also in a run's own config.yaml"
-)
 def test_data_that_can_not_read_files_say_so(command: Command, foreign: str) -> None:
     net = ["--model.net", f"{foreign}.FixedNet", "--model.num_classes", "10"]
     command("fit", *CLASSIFIER, *net, "--data", f"{foreign}.Blobs", *QUICK)

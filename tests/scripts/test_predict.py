@@ -140,7 +140,6 @@ def test_the_same_prediction_comes_from_any_batch_size_and_checkpoint_of_the_sam
         assert [float(other[n]) for n in CLASSES] == pytest.approx([float(row[n]) for n in CLASSES], abs=2e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="the network asks the training files for its facts")
 def test_predicting_needs_no_training_data(command: Command, tmp_path: Path, digits: Digit) -> None:
     from tests.conftest import SMALL, make_idx_set
 
@@ -161,8 +160,7 @@ def test_predicting_needs_no_training_data(command: Command, tmp_path: Path, dig
         (["cnn", "x.png", "--out", "missing/p.csv"], ["--out", "missing"]),
         (["cnn", "x.png", "--out", "lightning_logs", "--overwrite"], ["--out", "lightning_logs"]),
         (["cnn", "empty"], ["nothing to predict", "empty"]),
-        pytest.param(["cnn", "x.png", "--outt", "p.csv"], ["outt", "--out"],
-                     marks=pytest.mark.xfail(strict=True, reason="the nearest is sought among the run's keys only")),
+        pytest.param(["cnn", "x.png", "--outt", "p.csv"], ["outt", "--out"]),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(command: Command, trained: Run, args: list[str], parts: list[str]) -> None:
