@@ -22,10 +22,11 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 class TensorBoardViews(Callback):
     """Adds pictures and the graph to the run's TensorBoard log, and leaves out what it can't find.
 
-    After the first step: `graph`, and `inputs/stored` and `inputs/augmented`, the first images of the first
-    batch before and after normalisation and augmentation. After training: `confusion_matrix` and `mistakes`, the
-    wrong predictions that the network was surest of, both of the epoch with the best monitored metric. For
-    these, `validation_step` must return a mapping with `logits` `(N, K)`, and the batch be `(inputs, labels)`.
+    All of it is drawn when the training ends, so that no step has to wait. Of the first batch: `graph`, and
+    `inputs/stored` and `inputs/augmented`, its images before and after normalisation and augmentation. Of the epoch
+    with the best monitored metric: `confusion_matrix`, and `mistakes`, the wrong predictions that the network was
+    surest of; for these two, `validation_step` must return a mapping with `logits` `(N, K)`, and the batch be
+    `(inputs, labels)`.
 
     Args:
         images: How many images a picture shows.
@@ -36,6 +37,7 @@ class TensorBoardViews(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._best: dict[str, Any] | None = None
+        self._first: Tensor | None = None  # the inputs of the first batch, augmented
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._wrong: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
@@ -47,13 +49,18 @@ class TensorBoardViews(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step > 1 or batch_idx > 0 or not (writer := _writer(trainer)):
+        if self._first is None and _writer(trainer):
+            inputs = _inputs(batch)
+            self._first = inputs[: self.images].detach() if inputs is not None and inputs.ndim else torch.empty(0)
+
+    def _show_first(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The graph and the inputs of the first batch."""
+        writer, first = _writer(trainer), self._first
+        if not writer or first is None or not len(first):
             return
-        inputs = _inputs(batch)
-        if inputs is not None:
-            _add_graph(writer, pl_module, inputs[:1])
-        if inputs is not None and inputs.ndim == 4 and inputs.shape[1] in (1, 3):
-            writer.add_image("inputs/augmented", tile(inputs[: self.images]), 0)
+        _add_graph(writer, pl_module, first[:1])
+        if first.ndim == 4 and first.shape[1] in (1, 3):
+            writer.add_image("inputs/augmented", tile(first), 0)
             stored = self._stored(trainer)
             if stored is not None:
                 writer.add_image("inputs/stored", tile(stored[: self.images]), 0)
@@ -101,6 +108,7 @@ class TensorBoardViews(Callback):
             }
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show_first(trainer, pl_module)
         writer, best = _writer(trainer), self._best
         if not writer or not best:
             return
@@ -115,6 +123,10 @@ class TensorBoardViews(Callback):
             figure = draw_mistakes(images, labels, predicted, confidence, names, part)
             if figure is not None:
                 writer.add_figure("mistakes", figure, best["step"])
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if _fitting(trainer):
+            self.on_train_end(trainer, pl_module)
 
     @staticmethod
     def _stored(trainer: Trainer) -> Tensor | None:

@@ -162,7 +162,9 @@ def test_the_one_file_that_is_missing_is_named(name: str, part: str) -> None:
 
 def test_a_prefix_that_no_file_has_is_named() -> None:
     text = refusal(make_idx_set(Path("set")), FileNotFoundError, prefix="kmnist")
-    assert text == ("data.data_dir: set has no file for the train images (such as set/kmnist-train-images-idx3-ubyte.gz)")
+    assert text == (
+        "data.data_dir: set has no file for the train images (such as set/kmnist-train-images-idx3-ubyte.gz)"
+    )
 
 
 def header(*dims: int, kind: int = 8) -> bytes:
