@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 
@@ -69,8 +69,8 @@ class CheckMonitors(Callback):
 
 
 def _logs_at_epoch_end(trainer: Trainer, pl_module: LightningModule) -> bool:
-    own = ("lightning.", "callbacks.")
-    others = [c for c in trainer.callbacks if not type(c).__module__.startswith(own)]  # type: ignore[attr-defined]
+    silent = (ProgressBar, Checkpoint, EarlyStopping)  # have something to do then, and log nothing
+    others = [c for c in trainer.callbacks if not isinstance(c, silent)]  # type: ignore[attr-defined]
     parents: list[tuple[Any, type]] = [(pl_module, LightningModule), *((callback, Callback) for callback in others)]
     return any(is_overridden("on_train_epoch_end", owner, parent) for owner, parent in parents)
 

@@ -185,7 +185,7 @@ def draw_mistakes(
     wrong = wrong[confidence[wrong].argsort(descending=True)][:most]
     if not len(wrong):
         return None
-    # one picture with captions and not a plot for each image, which takes ten times as long
+    # one picture with captions: a plot for each image takes several times as long
     columns = 4
     picture = tile(images[wrong], columns, size=96)
     rows = -(-len(wrong) // columns)

@@ -212,11 +212,11 @@ class ImageArrays(LightningDataModule):
         return Batches(images, labels, indices, batch_size, shuffle_seed, rank, world_size)
 
     def _prepare(self, images: Tensor, training: bool) -> Tensor:
-        x = images.float()
+        x = images.to(torch.float32, copy=True)
         if training and self.augment.active:
             x = self.augment(x, self._generator())
         mean, std = self._moments_on(x.device)
-        return (x - mean) / std
+        return x.sub_(mean).div_(std)
 
     def _moments_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if self._moments is None or self._moments[0].device != device:

@@ -112,8 +112,8 @@ class Classifier(LightningModule):
     def _update(self, stage: str, logits: Tensor, y: Tensor, loss_sum: Tensor) -> None:
         # sums that stay on the device; nothing is computed until the epoch ends
         metrics = getattr(self, f"{stage}_metrics")
-        metrics["loss"].update(loss_sum, len(y))
-        metrics["acc"].update((logits.argmax(1) == y).sum(), len(y))
+        metrics["loss"].add(loss_sum, len(y))
+        metrics["acc"].add((logits.argmax(1) == y).sum(), len(y))
 
     def _log(self, stage: str) -> None:
         # the metric and not its value: Lightning computes it over all devices when the epoch ends, and resets it

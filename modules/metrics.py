@@ -30,6 +30,13 @@ class Mean(Metric):
         self.total += total
         self.count += count
 
+    def add(self, total: Tensor, count: int) -> None:
+        """The same as `update` without what torchmetrics wraps around it, for the training step."""
+        self.total.add_(total)
+        self.count.add_(count)
+        if not self._update_count or self._computed is not None:
+            self._update_count, self._computed = 1, None
+
     def compute(self) -> Tensor:
         """The mean `()`, float32; NaN before there are samples."""
         return (self.total / self.count).float()

@@ -277,9 +277,9 @@ def main(command: Callable[[list[str]], int | None], args: Sequence[str] | None 
 
 
 def quiet() -> None:
-    """Let only warnings through of what Lightning says of itself (devices, seeds, tips)."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Let through what is wrong, and not what Lightning and matplotlib say of themselves (devices, tips, fonts)."""
+    for name in ("lightning.pytorch", "lightning.fabric", "matplotlib.font_manager"):
+        logging.getLogger(name).setLevel(logging.ERROR if name.startswith("matplotlib") else logging.WARNING)
     # Lightning 2.6 builds torch's LeafSpec by its old name for every loader; nothing in a project can mend it
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     # TensorBoardViews sees to it that short epochs have a point in every curve, CheckMonitors to missing metrics
