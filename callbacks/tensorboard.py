@@ -34,14 +34,13 @@ class TensorBoardViews(Callback):
 
     def __init__(self, images: int = 32) -> None:
         self.images = images
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._best: dict[str, Any] | None = None
         self._first: Tensor | None = None  # the inputs of the first batch, augmented
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._wrong: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._best = self._first = None
         # an epoch shorter than the logging interval would leave the curves by step without a point
         shortest = max(1, trainer.num_training_batches)
         trainer.log_every_n_steps = int(min(trainer.log_every_n_steps, shortest))  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import logging
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -193,6 +194,12 @@ class CLI(LightningCLI):
         try:
             self.trainer.fit(self.model, datamodule=self.datamodule)
             summary = self._summary()
+        except SystemExit as stop:  # so Lightning leaves after Ctrl-C
+            if not self.trainer.interrupted:
+                raise
+            folder = self._folder()
+            say(f"interrupted in epoch {self.trainer.current_epoch}" + (f"; what there is: {folder}" if folder else ""))
+            raise SystemExit(128 + signal.SIGINT) from stop
         except Exception as error:
             mistake = told(error, before_training=self.trainer.global_step == 0)
             if self.trainer.global_step <= 1:

@@ -4,8 +4,10 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -413,3 +415,29 @@ def test_no_metric_is_called_hp_metric(trained: Run) -> None:
         assert not [
             tag for tags in found.Tags().values() if isinstance(tags, list) for tag in tags if "hp_metric" in tag
         ]
+
+
+def test_ctrl_c_says_where_the_run_is_and_gives_its_signal_as_status(tmp_path: Path) -> None:
+    script, out = ROOT / "scripts" / "fit.py", tmp_path / "out"
+    command = [
+        sys.executable,
+        str(script),
+        *SMALL,
+        "--trainer.max_epochs",
+        "10000",
+        "--early_stopping.patience",
+        "10000",
+    ]
+    with out.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        end = time.monotonic() + 100
+        while "epoch   2" not in out.read_text() and time.monotonic() < end:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 128 + signal.SIGINT
+    finally:
+        process.kill()
+        process.wait()
+    assert re.fullmatch(r"interrupted in epoch \d+; .*lightning_logs/cnn/version_0", out.read_text().splitlines()[-1])
+    assert (VERSION_0 / "checkpoints" / "last.ckpt").is_file()
