@@ -82,8 +82,12 @@ class Progress(ProgressBar):
     def _print_epoch(self, trainer: Trainer) -> None:
         if self._epoch and self._enabled:
             number, seconds = self._epoch
-            parts = [f"epoch {number:3d}", *_grouped(as_floats(trainer.callback_metrics)), f"{seconds:.1f} s"]
-            self._print("  ".join(parts))
+            groups = _grouped(as_floats(trainer.callback_metrics))
+            line = "  ".join([f"epoch {number:3d}", *groups, f"{seconds:.1f} s"])
+            if self.console.is_terminal and len(line) > self.console.width:  # what counts most has to be seen
+                groups = [group for group in groups if not group.startswith("train")] or groups
+                line = "  ".join([f"epoch {number:3d}", *groups, f"{seconds:.1f} s"])
+            self._print(line)
         self._epoch = None
 
     def _print(self, line: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
@@ -122,7 +123,7 @@ class ImageArrays(LightningDataModule):
             self._load_train()
         if stage in ("fit", "test") and self.has_test_data and not hasattr(self, "test_images"):
             # in `fit` already, so that a mistake shows before the training and not after it
-            self.test_images, self.test_labels = self.load_test()
+            self.test_images, self.test_labels = map(torch.as_tensor, self.load_test())
             _check_arrays("test", self.test_images, self.test_labels, self.num_classes)
             found = (self.test_images.shape[1], tuple(self.test_images.shape[2:]))
             if found != (self.in_channels, self.image_size):
@@ -158,6 +159,12 @@ class ImageArrays(LightningDataModule):
 
     # ---- files of the user
 
+    @property
+    def file_suffixes(self) -> set[str]:
+        """The files of a folder that are taken for images, by the end of their names."""
+        Image.init()
+        return set(Image.registered_extensions())
+
     def read_files(self, paths: list[Path]) -> ImageFiles:
         """The images that `predict_dataloader` goes through, brought to the size and channels of training."""
         self.files = ImageFiles(paths, self.in_channels, self.image_size, self.eval_batch_size)
@@ -166,7 +173,8 @@ class ImageArrays(LightningDataModule):
     # ---- inside
 
     def _load_train(self) -> None:
-        self.images, self.labels, class_names = self.load_train()
+        images, labels, class_names = self.load_train()
+        self.images, self.labels = torch.as_tensor(images), torch.as_tensor(labels)  # arrays of numpy do as well
         _check_arrays("train", self.images, self.labels, len(class_names))
         self.train_indices, self.val_indices = self._split(self.labels, class_names)
         if self.batch_size > len(self.train_indices):

@@ -65,7 +65,8 @@ def recipe_keys(parser: ArgumentParser) -> list[str]:
 
 def _destinations(parser: ArgumentParser) -> list[str]:
     keys = [action.dest for action in parser._actions if action.option_strings]
-    return [key for key in keys if key not in ("help", "config", "print_config") and not key.endswith(".help")]
+    internal = ("help", "config", "print_config", "print_shtab")
+    return [key for key in keys if key not in internal and not key.endswith(".help")]
 
 
 def _import(class_path: str) -> type:
@@ -93,6 +94,7 @@ def _unknown_key(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
         hint = nearest(name, choices).replace("'", f"'{key}." if key else "'", 1)
         hint = hint or f"; it takes {_list(choices)}"
         return f"{_join(key, name)}: no such key of {cls}{hint}"
+    choices = [*choices, "config"]
     if "." in name:
         group, _, leaf = name.partition(".")
         leaves = {choice.partition(".")[2] for choice in choices if choice.startswith(f"{group}.")}
@@ -129,6 +131,15 @@ def _no_value(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
 
 def _beside_class_path(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
     return f"{key}: the keys of {cls} go under `init_args:`, not beside `class_path:`"
+
+
+def _group(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
+    hint = "; --early_stopping.patience 1000000 never stops early" if found["name"] == "early_stopping" else ""
+    return f"{found['name']}: holds keys of its own, such as {_list(_siblings(parser, found['name']), 4)}{hint}"
+
+
+def _siblings(parser: Any, group: str) -> list[str]:
+    return [key for key in known_keys(parser) if key.startswith(f"{group}.")]
 
 
 def _unexpected(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
@@ -200,6 +211,7 @@ PATTERNS: list[tuple[str, Callable[[Any, str, str, re.Match[str]], str]]] = [
     (r"Option 'class_path' is not accepted", _beside_class_path),
     (r"Option '(?P<name>[^']+)' is not accepted", _unknown_key),
     (r"argument (?:-\w/)?--(?P<name>[\w.]+): expected one argument", _no_value),
+    (r'Parser key "(?P<name>\w+)":\s*Unable to load config', _group),
     (r"unrecognized arguments: --(?P<name>[\w.]+)", _unknown_key),
     (r"unrecognized arguments: (?P<name>\S+)", _unexpected),
     (r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'", _unknown_class),

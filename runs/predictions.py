@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -11,12 +11,23 @@ from torch import Tensor
 from runs.errors import UserError
 
 
-def expand(inputs: Sequence[str]) -> list[Path]:
-    """The files to predict, in the order given; a folder stands for its files, sorted by name."""
+def expand(inputs: Sequence[str], suffixes: Container[str] | None = None) -> list[Path]:
+    """The files to predict, in the order given; a folder stands for the files in it and below it, sorted by name.
+
+    Args:
+        inputs: Files and folders.
+        suffixes: Of a folder's files, only those with such an ending (`.png`) are taken; None takes all.
+
+    Raises:
+        UserError: There is no file at all.
+    """
     paths: list[Path] = []
     for path in map(Path, inputs):
-        inside = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".") if path.is_dir() else [path]
-        paths += inside
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        visible = (p for p in sorted(path.rglob("*")) if p.is_file() and p.name[0] != ".")
+        paths += [p for p in visible if suffixes is None or p.suffix.lower() in suffixes]
     if not paths:
         raise UserError(f"nothing to predict: no files in {', '.join(inputs)}")
     return paths

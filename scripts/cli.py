@@ -192,6 +192,10 @@ class CLI(LightningCLI):
         if slow_bf16(self.config.trainer):
             say("note: this CPU has no bf16 instructions and emulates them: trainer.precision 32-true is much faster")
         try:
+            self._folder()  # takes hold of it, before anything heavy starts
+        except OSError as error:
+            raise UserError(f"trainer.default_root_dir: can't write {error.filename}: {error.strerror}") from error
+        try:
             self.trainer.fit(self.model, datamodule=self.datamodule)
             summary = self._summary()
         except SystemExit as stop:  # so Lightning leaves after Ctrl-C

@@ -8,7 +8,7 @@ examples:
 
 what to predict:
   RUN                      a run's folder, or a recipe's name for its latest run
-  INPUT                    files that the run's data can read (PNG, JPEG, … for images), or folders of them;
+  INPUT                    files that the run's data can read (PNG, JPEG, … for images), or folders with such files;
                            images are brought to the size and the channels of the training images
 
 what to write:
@@ -48,10 +48,10 @@ def predict(args: list[str]) -> int:
     given, overrides = parser.parse_known_args(args)
     if given.out:
         check_out(given.out, given.overwrite)
-    paths = expand(given.inputs)
     cli, _ = open_run(given.run, given.ckpt, [*overrides, "--trainer.devices=1"])
     if not hasattr(cli.datamodule, "read_files"):
         raise UserError(f"{given.run}: its data, {type(cli.datamodule).__name__}, can't read files (no `read_files`)")
+    paths = expand(given.inputs, getattr(cli.datamodule, "file_suffixes", None))
     files = cli.datamodule.read_files(paths)
     try:
         outputs = cli.trainer.predict(cli.model, datamodule=cli.datamodule)

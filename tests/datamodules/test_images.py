@@ -331,3 +331,16 @@ def test_a_subclass_without_images_says_what_to_define() -> None:
 def test_predicting_without_files_says_what_to_set() -> None:
     with pytest.raises(ValueError, match=r"^data: nothing to predict; .*read_files"):
         ready(Fruit(), "predict").predict_dataloader()
+
+
+def test_numpy_arrays_do_as_well_as_tensors() -> None:
+    class Arrays(ImageArrays):
+        def load_train(self) -> Any:
+            images = np.random.default_rng(0).integers(0, 256, (60, 3, 6, 5), dtype=np.uint8)
+            return images, np.arange(60) % 3, ["a", "b", "c"]
+
+    data = Arrays(batch_size=8)
+    data.setup("fit")
+    images, labels = next(iter(data.train_dataloader()))
+    assert (images.shape, images.dtype, labels.dtype) == ((8, 3, 6, 5), torch.uint8, torch.int64)
+    assert not data.has_test_data

@@ -20,7 +20,7 @@ def touch(*names: str) -> None:
 def test_files_keep_their_order_and_folders_stand_for_their_files() -> None:
     touch("z.png", "a.png", "f/2.png", "f/10.png", "f/.hidden", "f/deeper/x.png")
     assert [str(path) for path in expand(["z.png", "f", "a.png", "z.png"])] == [
-        "z.png", "f/10.png", "f/2.png", "a.png", "z.png",
+        "z.png", "f/10.png", "f/2.png", "f/deeper/x.png", "a.png", "z.png",
     ]  # fmt: skip
 
 

@@ -356,3 +356,16 @@ def test_debug_shows_the_traceback_of_a_mistake(command: Command) -> None:
     with pytest.raises(UserError, match=r"data\.batch_size: 0") as caught:
         command("fit", *SMALL, "--data.batch_size", "0", "--debug")
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_place_that_runs_can_not_be_written_to_is_one_line(command: Command) -> None:
+    Path("lightning_logs").write_text("a file")
+    result = command("fit", *SMALL)
+    assert (result.status, len(result.err.splitlines())) == (2, 1)
+    assert result.err.startswith("error: trainer.default_root_dir: can't write lightning_logs")
+
+
+def test_switching_early_stopping_off_by_null_says_what_does(command: Command) -> None:
+    result = command("fit", *SMALL, "--early_stopping", "null")
+    assert result.status == 2
+    assert "--early_stopping.patience 1000000" in result.err

@@ -107,9 +107,12 @@ def test_an_existing_table_is_replaced_only_when_asked_to(command: Command, trai
 def test_a_folder_stands_for_its_files_by_name(command: Command, trained: Run, digits: Digit) -> None:
     for i, name in enumerate(("b.png", "a.png", ".hidden.png", "deeper/c.png")):
         save(Path("scans", name), digits[0][i])
+    Path("scans/notes.txt").write_text("no image, and not taken for one")
     last = save("first.png", digits[0][5])
-    table = rows(command("predict", trained.folder, last, "scans").out)
-    assert [row["file"] for row in table] == ["first.png", "scans/a.png", "scans/b.png"]
+    result = command("predict", trained.folder, last, "scans")
+    assert (result.status, result.err) == (0, "")
+    files = [row["file"] for row in rows(result.out)]
+    assert files == ["first.png", "scans/a.png", "scans/b.png", "scans/deeper/c.png"]
 
 
 @pytest.mark.parametrize("name", ["two words.png", 'com,ma "quoted".png', "ünï-数字.png", "-dash.png", "a'b.png"])
