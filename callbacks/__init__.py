@@ -1,10 +1,22 @@
 """What watches a run while it goes."""
 
-from callbacks.checkpoint import LastCheckpoint
+from callbacks.checkpoint import Checkpoint, LastCheckpoint
 from callbacks.config import SaveConfig
 from callbacks.monitors import CheckMonitors
+from callbacks.nonfinite import OnNonFinite
 from callbacks.progress import Progress
 from callbacks.record import Record
+from callbacks.resume import Resume
 from callbacks.tensorboard import TensorBoardViews
 
-__all__ = ["CheckMonitors", "LastCheckpoint", "Progress", "Record", "SaveConfig", "TensorBoardViews"]
+__all__ = [
+    "CheckMonitors",
+    "Checkpoint",
+    "LastCheckpoint",
+    "OnNonFinite",
+    "Progress",
+    "Record",
+    "Resume",
+    "SaveConfig",
+    "TensorBoardViews",
+]

@@ -1,12 +1,323 @@
-"""The checkpoint to go on from, beside the best ones."""
+"""When checkpoints are written: the best ones after a validation, and `last.ckpt` to go on from."""
 
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from callbacks.loops import Where
+from callbacks.metric_state import load_metric_state, metric_state
+from callbacks.stop import agree
+
+LAST = "last.ckpt"
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`, written after every epoch; the `save_last` of another one writes only when that saves a best."""
+@dataclass
+class Decision:
+    """What a ModelCheckpoint has decided after a validation, and what is done at the next safe point.
 
-    def __init__(self, dirpath: str | Path | None = None) -> None:
-        super().__init__(dirpath, filename="last", save_top_k=1, enable_version_counter=False)
+    Attributes:
+        save: The file to write; None for one to remove.
+        remove: The file to remove; None for one to write.
+        epoch: The epoch that the weights are from.
+        before: The callback's state without this decision, for when the file can't be written.
+    """
+
+    save: str | None
+    remove: str | None
+    epoch: int
+    before: dict[str, Any]
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which decides after a validation and writes at the safe point after it.
+
+    So each of its files is a state from which a run can go on, and the file of the second best is removed when the
+    new one is on the disk. A file that was there before the run is never overwritten.
+
+    Args:
+        dirpath: The folder; the default is `checkpoints/` in the run's folder.
+        filename: Name of the files, with metrics in braces.
+        monitor: The metric by which checkpoints are compared; None keeps the latest one, or all with `save_top_k: -1`.
+        every_n_train_steps: Write `last.ckpt` after so many steps, too, and not only after epochs. Without a
+            `monitor`, these are also the steps of the checkpoints that are kept.
+        every_n_minutes: Write `last.ckpt` when so many minutes have passed since it was written.
+        kwargs: All other arguments of ModelCheckpoint.
+
+    Raises:
+        ValueError: A number is not positive.
+    """
+
+    def __init__(
+        self,
+        dirpath: str | Path | None = None,
+        filename: str | None = None,
+        monitor: str | None = None,
+        every_n_train_steps: int | None = None,
+        every_n_minutes: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name, value in (("every_n_train_steps", every_n_train_steps), ("every_n_minutes", every_n_minutes)):
+            if value is not None and value <= 0:
+                raise ValueError(f"checkpoint.{name}: {value} is not a positive number")
+        self.last_every_n_train_steps = every_n_train_steps
+        self.last_every_n_minutes = every_n_minutes
+        steps = every_n_train_steps if monitor is None else None
+        super().__init__(dirpath, filename, monitor, every_n_train_steps=steps, **kwargs)
+        self.pending: list[Decision] = []
+        self._before: dict[str, Any] = {}
+        self._foreign: set[str] | None = None  # files that were there before the run
+        self._written: set[str] = set()
+
+    # ---- decide now, write later
+
+    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        self._before = self.state_dict()
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        self.pending.append(Decision(filepath, None, trainer.current_epoch, self._before))
+        self._last_global_step_saved = trainer.global_step
+        self._last_checkpoint_saved = filepath
+        self._written.add(self._relative(filepath))
+
+    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        self.pending.append(Decision(None, filepath, trainer.current_epoch, {}))
+
+    def file_exists(self, filepath: str | Path, trainer: Trainer) -> bool:
+        # what a killed process has left of this run does not count: it will be written again
+        name = self._relative(str(filepath))
+        return name in self._written or name in (self._foreign or ())
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self._foreign is None:
+            there = sorted(Path(self.dirpath).rglob("*.ckpt")) if self.dirpath and trainer.is_global_zero else []
+            self._foreign = trainer.strategy.broadcast({self._relative(str(path)) for path in there})
+
+    # ---- paths are kept relative, so that a run's folder can be moved
+
+    def state_dict(self) -> dict[str, Any]:
+        state = dict(super().state_dict())
+        state["dirpath"] = "."
+        state["best_k_models"] = {self._relative(path): score for path, score in self.best_k_models.items()}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = self._relative(state[name])
+        state["foreign"], state["written"] = sorted(self._foreign or ()), sorted(self._written)
+        state["last_global_step_saved"] = self._last_global_step_saved
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        state["dirpath"] = self.dirpath
+        state["best_k_models"] = {self._absolute(name): score for name, score in state["best_k_models"].items()}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = self._absolute(state[name])
+        super().load_state_dict(state)
+        self.current_score = state["current_score"]  # which Lightning saves, and does not load
+        self._foreign, self._written = set(state["foreign"]), set(state["written"])
+        self._last_global_step_saved = state["last_global_step_saved"]
+
+    def _relative(self, path: str) -> str:
+        inside = path and self.dirpath and Path(path).is_relative_to(self.dirpath)
+        return str(Path(path).relative_to(str(self.dirpath))) if inside else path
+
+    def _absolute(self, name: str) -> str:
+        return os.path.join(str(self.dirpath), name) if name else name
+
+
+class LastCheckpoint(Callback):
+    """Writes `last.ckpt`, and what `Checkpoint` has decided, at safe points.
+
+    `last.ckpt` is written after each epoch, unless the last time was so recently that saving would take more than
+    `share` of the training time; and at the end, when a signal stops the run, and as often as `checkpoint.every_n_…`
+    says. When it can't be written the training goes on, and what is there stays.
+
+    Args:
+        checkpoint: The other checkpoints' callback, which also says in which folder they are.
+        share: Part of the training time that saving may take where nobody has asked for it.
+        allow: Called with the trainer before anything is written; what it raises ends the run instead.
+
+    Attributes:
+        failed: Why the last attempt to write `last.ckpt` did not succeed; None when it did.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, share: float = 0.02, allow: Callable[[Trainer], None] = lambda trainer: None
+    ) -> None:
+        self.checkpoint, self.share, self.allow = checkpoint, share, allow
+        self.failed: str | None = None
+        self._where: Where | None = None
+        self._epoch: int | None = None
+        self._loaded: dict[str, Any] = {}
+        self._before_validation: list[dict[str, Any]] = []
+        self._saved_step = 0
+        self._spent = 0.0
+        self._cut = False
+        self._removals: list[str] = []
+
+    @property
+    def path(self) -> Path:
+        """Where `last.ckpt` is."""
+        return Path(str(self.checkpoint.dirpath), LAST)
+
+    # ---- at safe points
+
+    def wants(self, trainer: Trainer, where: Where) -> bool:
+        return bool(self.checkpoint.pending) or (where is Where.BATCH and self._periodic(trainer))
+
+    def on_safe_point(self, trainer: Trainer, where: Where, signal: int) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        started = time.monotonic()
+        self._where = where
+        pending, self.checkpoint.pending = self.checkpoint.pending, []
+        last = where is not Where.ACCUMULATING and self._due(trainer, where, bool(signal))
+        if pending or last:
+            self.allow(trainer)
+        removals = []
+        for decision in pending:
+            if decision.remove:
+                removals.append(decision.remove)
+            elif decision.save and not self._write(trainer, Path(decision.save), decision.epoch):
+                # as if it had not been better, so that the next one is compared with what is on the disk
+                self.checkpoint.load_state_dict(decision.before)
+                removals.clear()
+                break
+        if last:
+            self._removals = [self.checkpoint._relative(path) for path in removals]
+            self._write(trainer, self.path, trainer.current_epoch - (where is Where.EPOCH))
+            self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        for path in removals:  # `last.ckpt` knows of these, for a kill right here
+            trainer.strategy.remove_checkpoint(path)
+        self._spent += time.monotonic() - started
+
+    def _periodic(self, trainer: Trainer) -> bool:
+        steps, minutes = self.checkpoint.last_every_n_train_steps, self.checkpoint.last_every_n_minutes
+        if steps and trainer.global_step % steps == 0 and trainer.global_step != self._saved_step:
+            return True
+        return bool(minutes and time.monotonic() - self._saved_at >= 60 * minutes)
+
+    def _due(self, trainer: Trainer, where: Where, stopping: bool) -> bool:
+        if stopping:
+            return True
+        if where is Where.CUT:
+            self._cut = not trainer.fit_loop.epoch_loop._should_accumulate()
+            return self._cut
+        if self._cut:
+            return False
+        if where is Where.EPOCH and trainer.fit_loop.done:
+            return True
+        seconds = time.monotonic() - self._started
+        affordable = where is Where.EPOCH and (not self._saved_step or self._spent <= self.share * seconds)
+        # the clocks of different machines are different
+        return trainer.strategy.broadcast(affordable or self._periodic(trainer))
+
+    def _write(self, trainer: Trainer, path: Path, epoch: int) -> bool:
+        """Whether the file was written; all processes get the same answer."""
+        self._epoch = epoch
+        weights_only = self.checkpoint.save_weights_only and path.name != LAST
+        state = trainer._checkpoint_connector.dump_checkpoint(weights_only)
+        self._epoch = None
+        error: OSError | None = None
+        try:
+            trainer.strategy.save_checkpoint(state, path)
+        except OSError as found:
+            error = found
+        _, failed = agree(trainer, 0, error is not None)
+        if path.name == LAST:
+            self.failed = None if not failed else f"{path}: {_reason(error)}"
+        if error is not None:
+            needed = sum(t.numel() * t.element_size() for t in _tensors(state))
+            rank_zero_warn(
+                f"can't write {path}: {_reason(error)}; it needs {needed / 1e6:,.1f} MB and {_free(path)} MB are free. "
+                "The training goes on, and the checkpoints that are there stay",
+                category=UserWarning,
+            )
+        return not failed
+
+    # ---- what is in it
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._epoch is None:  # somebody else saves, at any time
+            return
+        checkpoint["epoch"] = self._epoch
+        where = self._where
+        state: dict[str, Any] = {
+            "goes_on": where is not Where.ACCUMULATING,
+            "validation_due": where is Where.VALIDATION,
+            "should_stop": trainer.should_stop,
+            "end_due": where is Where.CUT,
+            "callback_metrics": {
+                name: value.detach().cpu() for name, value in trainer._logger_connector._callback_metrics.items()
+            },
+            "removals": self._removals,
+            "world_size": trainer.world_size,
+            "events": _events(trainer),
+        }
+        if where is Where.VALIDATION:
+            state["metrics"] = self._before_validation
+        elif where is not Where.EPOCH:
+            state["metrics"] = metric_state(trainer, pl_module)
+        checkpoint["callbacks"][self.state_key] = state
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._loaded = checkpoint["callbacks"].get(self.state_key, {})
+        if trainer.state.fn == "fit" and self._loaded:
+            trainer.should_stop = self._loaded["should_stop"]
+            trainer.fit_loop.epoch_loop.validation_due = self._loaded["validation_due"]  # type: ignore[attr-defined]
+            trainer.fit_loop.epoch_loop.end_due = self._loaded["end_due"]  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = self._saved_at = time.monotonic()
+        if self._loaded:
+            self._saved_step = trainer.global_step
+            connector, device = trainer._logger_connector, trainer.strategy.root_device
+            metrics = {name: value.to(device) for name, value in self._loaded["callback_metrics"].items()}
+            connector._callback_metrics.update(metrics)
+            if "metrics" in self._loaded:
+                load_metric_state(trainer, pl_module, self._loaded["metrics"])
+            self._loaded = {}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            # a validation that a signal ends begins again: what it has counted so far must not stay
+            self._before_validation = metric_state(trainer, pl_module)
+
+
+def _events(trainer: Trainer) -> dict[str, int]:
+    """How long TensorBoard's files are, by name: what comes later is logged again when the run goes on from here."""
+    logger = trainer.logger
+    if not isinstance(logger, TensorBoardLogger) or not trainer.is_global_zero or logger._experiment is None:
+        return {}
+    logger.experiment.flush()
+    return {path.name: path.stat().st_size for path in Path(logger.log_dir).glob("events.out.tfevents.*")}
+
+
+def _reason(error: OSError | None) -> str:
+    return (error.strerror or str(error)) if error is not None else "another process could not"
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(path.parent).free / 1e6:,.1f}"
+    except OSError:
+        return "no"
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return [value] if isinstance(value, torch.Tensor) else []

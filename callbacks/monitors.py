@@ -23,12 +23,24 @@ class CheckMonitors(Callback):
 
     def __init__(self, default: str = "val/loss") -> None:
         self.default = default
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._logged: set[str] = set()
+        self._dropped: set[str] = set()
+        self._first_epoch: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"logged": sorted(self._logged), "dropped": sorted(self._dropped), "first_epoch": self._first_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._logged, self._dropped = set(state_dict["logged"]), set(state_dict["dropped"])
+        self._first_epoch = state_dict["first_epoch"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._first_epoch = trainer.current_epoch
+        if self._first_epoch is None:
+            self._first_epoch = trainer.current_epoch
+        # what a run that goes on has found out before
+        for _, name, callback in _monitors(trainer):
+            if name in self._dropped and callback is not None:
+                self._drop(trainer, name, callback)
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logged |= set(trainer.callback_metrics)
@@ -47,7 +59,9 @@ class CheckMonitors(Callback):
             self._check(trainer, lambda name: name.startswith("val") or not more_to_come)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.current_epoch == self._first_epoch + 1:  # all that an epoch logs is there now
+        if (
+            self._first_epoch is not None and trainer.current_epoch == self._first_epoch + 1
+        ):  # all that an epoch logs is there now
             self._logged |= set(trainer.callback_metrics)
             self._check(trainer, lambda name: trainer.check_val_every_n_epoch == 1)
 
@@ -56,13 +70,17 @@ class CheckMonitors(Callback):
             if name in self._logged or not certain(name):
                 continue
             if name == self.default and callback is not None:
-                # a new list: Lightning is going through the old one
-                trainer.callbacks = [c for c in trainer.callbacks if c is not callback]  # type: ignore[attr-defined]
+                self._drop(trainer, name, callback)
                 continue
             logged = ", ".join(sorted(self._logged)) or "no metrics"
             similar = self._similar(name)
             hint = f"; did you mean '{similar}'?" if similar else ""
             raise ValueError(f"{key}.monitor: nobody logs '{name}'; logged are {logged}{hint}")
+
+    def _drop(self, trainer: Trainer, name: str, callback: Callback) -> None:
+        self._dropped.add(name)
+        # a new list: Lightning is going through the old one
+        trainer.callbacks = [c for c in trainer.callbacks if c is not callback]  # type: ignore[attr-defined]
 
     def _similar(self, name: str) -> str | None:
         return next(iter(difflib.get_close_matches(name, self._logged, n=1, cutoff=0.7)), None)

@@ -1,7 +1,7 @@
 """What a run did: its metrics, epoch by epoch, how fast it was, and why it stopped."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -36,6 +36,22 @@ class Record(Callback):
         self.seconds = 0.0
         self.validation_seconds = 0.0
         self._countable = True
+        self._started = 0.0
+        self._before = 0.0  # seconds of training before the run was cut
+
+    def state_dict(self) -> dict[str, Any]:
+        seconds = self._before + time.perf_counter() - self._started if self._started else self.seconds
+        return {
+            "evaluations": [asdict(found) for found in self.evaluations],
+            "samples": self.samples,
+            "seconds": seconds,
+            "validation_seconds": self.validation_seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.evaluations = [Evaluation(**found) for found in state_dict["evaluations"]]
+        self.samples, self.validation_seconds = state_dict["samples"], state_dict["validation_seconds"]
+        self.seconds = self._before = state_dict["seconds"]
 
     @property
     def samples_per_second(self) -> float | None:
@@ -64,7 +80,7 @@ class Record(Callback):
             self.validation_seconds += time.perf_counter() - self._validation_started
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seconds = time.perf_counter() - self._started
+        self.seconds = self._before + time.perf_counter() - self._started
 
 
 def _batch_size(batch: Any) -> int | None:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import signal
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -39,8 +40,19 @@ class TensorBoardViews(Callback):
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._wrong: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        # a run that goes on can still show its best epoch
+        return {"best": self._best} if self._best else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best = state_dict.get("best")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.ckpt_path:
+            self._best = None
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._best = self._first = None
+        self._first = None
         # an epoch shorter than the logging interval would leave the curves by step without a point
         shortest = max(1, trainer.num_training_batches)
         trainer.log_every_n_steps = int(min(trainer.log_every_n_steps, shortest))  # type: ignore[attr-defined]
@@ -98,12 +110,17 @@ class TensorBoardViews(Callback):
         value = trainer.callback_metrics.get(name) if name else None
         score = -math.inf if value is None or value.isnan() else float(value) * (1 if mode == "max" else -1)
         if self._best is None or score > self._best["score"] or value is None:
+            wrong = [torch.cat(column) for column in zip(*self._wrong, strict=True)]
+            if wrong:  # of all batches those that the network was surest of
+                *_, labels, predicted, confidence = wrong
+                surest = (confidence * (predicted != labels)).topk(min(self.images, len(labels))).indices
+                wrong = [column[surest] for column in wrong]
             self._best = {
                 "score": score,
                 "epoch": trainer.current_epoch,
                 "step": trainer.global_step,
                 "validated": [torch.cat(column) for column in zip(*self._validated, strict=True)],
-                "wrong": [torch.cat(column) for column in zip(*self._wrong, strict=True)],
+                "wrong": wrong,
             }
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -124,7 +141,9 @@ class TensorBoardViews(Callback):
                 writer.add_figure("mistakes", figure, best["step"])
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if _fitting(trainer):
+        # a run that makes room for another one will go on, and has no time
+        preempted = getattr(exception, "signal", None) not in (None, signal.SIGINT)
+        if _fitting(trainer) and not preempted:
             self.on_train_end(trainer, pl_module)
 
     @staticmethod

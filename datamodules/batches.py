@@ -42,6 +42,7 @@ class Batches(SequentialSampler):
         self.shuffle_seed = shuffle_seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
+        self._start = 0
 
     batch_sampler = None  # Lightning looks for the pair `sampler`, `batch_sampler` of a `DataLoader`
 
@@ -54,20 +55,36 @@ class Batches(SequentialSampler):
         """Choose the shuffle; Lightning calls this before each epoch."""
         self.epoch = epoch
 
+    def start_at(self, batch: int) -> None:
+        """Leave out the first batches of the next pass."""
+        self._start = batch
+
+    def indices_of(self, batch: int) -> list[int]:
+        """The samples of a batch of this epoch, this process's share of them."""
+        return self._share(self._order(), batch).tolist()
+
     def __len__(self) -> int:
         n = len(self.indices)
         return n // self.batch_size if self.shuffle_seed is not None else -(-n // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
-        order = self.indices
-        if self.shuffle_seed is not None:
-            generator = torch.Generator().manual_seed(mix_seed(self.shuffle_seed, self.epoch))
-            order = order[torch.randperm(len(order), generator=generator)]
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            # in evaluation a rank may get one sample fewer than another, or none: nothing is counted twice
-            chosen = order[start : start + self.batch_size][self.rank :: self.world_size]
+        first, self._start = self._start, 0
+        order = self._order()
+        for batch in range(first, len(self)):
+            chosen = self._share(order, batch)
             # twice as fast as indexing with brackets
             yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
+
+    def _order(self) -> Tensor:
+        if self.shuffle_seed is None:
+            return self.indices
+        generator = torch.Generator().manual_seed(mix_seed(self.shuffle_seed, self.epoch))
+        return self.indices[torch.randperm(len(self.indices), generator=generator)]
+
+    def _share(self, order: Tensor, batch: int) -> Tensor:
+        start = batch * self.batch_size
+        # in evaluation a rank may get one sample fewer than another, or none: nothing is counted twice
+        return order[start : start + self.batch_size][self.rank :: self.world_size]
 
 
 def mix_seed(*counters: int) -> int:

@@ -8,11 +8,23 @@ from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-KEYS = r"(model|data|optimizer|lr_scheduler|early_stopping|checkpoint|trainer|seed_everything|name)[\w.]*"
+KEYS = (
+    r"(model|data|optimizer|lr_scheduler|early_stopping|checkpoint|trainer|seed_everything|name|weights|on_nonfinite)"
+    r"[\w.]*"
+)
 
 
 class UserError(Exception):
-    """A mistake that one line explains; shown as `error: …`, with exit status 2 and without a traceback."""
+    """A mistake that one line explains; shown as `error: …` and without a traceback.
+
+    Args:
+        text: The line.
+        status: The exit status of the command: 2 for a mistake of the user, 1 for what went wrong on its own.
+    """
+
+    def __init__(self, text: str, status: int = 2) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -1,17 +1,21 @@
 """The TensorBoard logger of a run, which also decides on the run's folder."""
 
 from pathlib import Path
+from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 
 class RunLogger(TensorBoardLogger):
-    """Logs into `<save_dir>/<name>/version_N`, a folder that no other run has or gets.
+    """Logs into `<save_dir>/<name>/version_N`, a folder that no other run has or gets; or into a given one.
 
     Lightning's own logger takes the next free number without taking hold of it: two runs that start together
-    then write into one folder.
+    then write into one folder. And a disk that is full would end the training.
     """
+
+    lost = False
 
     @property
     def version(self) -> int | str:
@@ -31,7 +35,32 @@ class RunLogger(TensorBoardLogger):
             else:
                 return version
 
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if not self.lost:
+            try:
+                super().log_metrics(metrics, step)
+            except OSError as error:
+                self.lose(error)
+
     def save(self) -> None:
         # without Lightning's hparams.yaml, since config.yaml says the same and more
-        if self._experiment is not None:
-            self.experiment.flush()
+        if self._experiment is not None and not self.lost:
+            try:
+                self.experiment.flush()
+            except OSError as error:
+                self.lose(error)
+
+    def finalize(self, status: str) -> None:
+        if not self.lost:
+            try:
+                super().finalize(status)
+            except OSError as error:
+                self.lose(error)
+
+    def lose(self, error: OSError) -> None:
+        """Log no more: TensorBoard's writer does not recover from a file that it could not write."""
+        self.lost = True
+        rank_zero_warn(
+            f"can't write TensorBoard's log in {self.log_dir}: {error.strerror or error}; the training goes on",
+            category=UserWarning,
+        )

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from runs.checkpoints import load_state, read_checkpoint
 from runs.errors import UserError, nearest
 from runs.parser import Parser, add_model_and_data, check_yaml
 
@@ -63,6 +63,11 @@ class Run:
         except (OSError, ValueError):  # not there yet, or cut short
             return {}
 
+    @property
+    def finished(self) -> bool:
+        """Whether the fit has come to its end and written its summary."""
+        return bool(self.summary)
+
     def checkpoint(self, which: str | Path = "best") -> Path:
         """The file of the `best` or the `last` checkpoint, or of the one at a path.
 
@@ -110,65 +115,25 @@ class Run:
         # a run that was cut short: the callback's state says which checkpoint was best so far
         for state in read_checkpoint(last)["callbacks"].values() if last.is_file() else ():
             if state.get("monitor") and state.get("best_model_path"):
-                return self.checkpoints / Path(state["best_model_path"]).name
+                return self.checkpoints / state["best_model_path"]
         return last
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU; nothing in it is executed.
-
-    Raises:
-        UserError: The file is no checkpoint, or damaged.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        size = path.stat().st_size if path.exists() else 0
-        raise UserError(f"{path}: damaged, or no checkpoint ({size:,} bytes)") from error
-    if not isinstance(state, dict) or "state_dict" not in state:
-        raise UserError(f"{path}: no checkpoint of this project, there is no `state_dict` in it")
-    return state
-
-
-def load_state(module: LightningModule, data: LightningDataModule | None, state: dict[str, Any], path: Path) -> None:
-    """Put what a checkpoint holds into a module and its datamodule.
-
-    Raises:
-        UserError: The weights do not fit, with the first name at fault.
-    """
-    own, found = module.state_dict(), state["state_dict"]
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: no checkpoint of this project, its `state_dict` is no mapping")
-    for name, value in own.items():
-        if not isinstance(found.get(name), torch.Tensor):
-            raise UserError(f"{path}: does not fit the config's model, {name} is not in it")
-        if found[name].shape != value.shape:
-            shapes = f"{tuple(found[name].shape)} and in the model {tuple(value.shape)}"
-            raise UserError(f"{path}: does not fit the config's model, {name} is {shapes}")
-    extra = next((name for name in found if name not in own), None)
-    if extra:
-        raise UserError(f"{path}: does not fit the config's model, which has no {extra}")
-    module.load_state_dict(found)
-    if data is not None and type(data).__qualname__ in state:  # where Lightning keeps a datamodule's state
-        data.load_state_dict(state[type(data).__qualname__])
 
 
 def _find(place: str, logs: Path) -> Path:
     for folder in (Path(place), logs / place):
         if (folder / "config.yaml").is_file():
             return folder
-        versions = _versions(folder)
-        if versions:
-            return versions[-1]
+        if runs := versions(folder):
+            return runs[-1]
     if Path(place).exists():
         raise UserError(f"{place}: not the folder of a run, there is no config.yaml in it")
     recipes = [folder.name for folder in sorted(logs.iterdir()) if folder.is_dir()] if logs.is_dir() else []
-    runs = [str(version) for recipe in recipes for version in _versions(logs / recipe)]
-    hint = nearest(place, [*recipes, *runs]) or (f"; there are {', '.join(recipes)}" if recipes else "")
+    known = [str(version) for recipe in recipes for version in versions(logs / recipe)]
+    hint = nearest(place, [*recipes, *known]) or (f"; there are {', '.join(recipes)}" if recipes else "")
     raise UserError(f"no run {place!r}, neither as a folder nor in {logs}{hint}")
 
 
-def _versions(folder: Path) -> list[Path]:
+def versions(folder: Path) -> list[Path]:
     """The runs of a recipe, oldest first."""
     found = [(re.fullmatch(r"version_(\d+)", path.name), path) for path in folder.glob("version_*")]
     numbered = [(int(match[1]), path) for match, path in found if match and (path / "config.yaml").is_file()]

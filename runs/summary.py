@@ -14,7 +14,9 @@ FILE = "summary.json"
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Write `summary.json` into a run's folder; paths in it are relative to that folder."""
-    (folder / FILE).write_text(json.dumps(_finite(summary), indent=2) + "\n", encoding="utf-8")
+    part = folder / f".{FILE}.part"  # its presence says that the run is finished: whole, or not there
+    part.write_text(json.dumps(_finite(summary), indent=2) + "\n", encoding="utf-8")
+    part.replace(folder / FILE)
 
 
 def _finite(value: Any) -> Any:

@@ -7,16 +7,17 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import logging
+import shlex
 import shutil
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -25,17 +26,35 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from callbacks import CheckMonitors, LastCheckpoint, Progress, Record, SaveConfig, TensorBoardViews
+from callbacks import (
+    CheckMonitors,
+    Checkpoint,
+    LastCheckpoint,
+    OnNonFinite,
+    Progress,
+    Record,
+    Resume,
+    SaveConfig,
+    TensorBoardViews,
+)
 from callbacks.hooks import NoProfiler, skip_empty_hooks
+from callbacks.loops import install
+from callbacks.nonfinite import NonFiniteError
 from callbacks.record import as_floats, why_stopped
+from callbacks.stop import Stop, Stopped
 from callbacks.tensorboard import log_best
+from datamodules.loaders import make_exact
 from modules.optimizers import LENGTH_ARGUMENTS, configure_optimizers
+from runs.checkpoints import CheckpointFiles, check_fits, load_weights, read_checkpoint
 from runs.errors import UserError, one_line, told
 from runs.logger import RunLogger
 from runs.parser import Parser, add_model_and_data, fact_keys
-from runs.run import LOGS, read_checkpoint
+from runs.resume import Point, RunLock, resume_point, tidy
+from runs.run import LOGS
 from runs.summary import print_summary, write_summary
 from scripts.checks import check_config, check_trainer, slow_bf16
+from scripts.resume import Continued, go_on, requeue
+from scripts.say import say, show_warning
 
 MONITOR = "val/loss"
 DEFAULTS = {
@@ -59,7 +78,8 @@ class CLI(LightningCLI):
     Args:
         args: The command line after the script's name.
         help_text: What `--help` prints.
-        fitting: Whether a new run is to be made; otherwise there are no logger and no checkpoints.
+        fitting: Whether there is to be training; otherwise there are no logger and no checkpoints.
+        resume: The run to go on with, "" for the latest unfinished one of the recipe; None starts a new one.
         data_state: What a checkpoint holds of the datamodule, so that the training data need not be there.
 
     Raises:
@@ -72,8 +92,12 @@ class CLI(LightningCLI):
         help_text: str = "",
         fitting: bool = True,
         data_state: dict[str, Any] | None = None,
+        resume: str | None = None,
     ) -> None:
         self.fitting = fitting
+        self.resume = resume
+        self.continued: Continued | None = None
+        self.stop = Stop()
         super().__init__(
             args=list(args),
             run=False,
@@ -91,6 +115,13 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, help="Name of the run's folder. Default: that of the config file."
         )
+        parser.add_argument("--weights", type=str | None, help="A checkpoint whose weights a new run starts from.")
+        parser.add_argument(
+            "--on_nonfinite",
+            type=Literal["stop", "skip", "ignore"],
+            default="stop",
+            help="What happens at a loss that is NaN or infinite.",
+        )
         add_model_and_data(parser)
         parser.add_lightning_class_args(Trainer, "trainer")
 
@@ -98,7 +129,7 @@ class CLI(LightningCLI):
         parser.add_optimizer_args()
         parser.add_lr_scheduler_args()
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.set_defaults(DEFAULTS)
         # arguments that a schedule requires, and that are filled in when they are left out
         action: Any = next(action for action in parser._actions if action.dest == "lr_scheduler")
@@ -107,16 +138,24 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: Any, args: Any) -> None:
         if "--print_config" in args:  # of all keys given, whether they come before or after it
             args = [*(arg for arg in args if arg != "--print_config"), "--print_config=comments"]
-        self.config = parser.parse_args(args)
+        if self.resume is not None:
+            self.continued = go_on(parser, args, self.resume, self._plain)
+        self.config = self.continued.config if self.continued else parser.parse_args(args)
         if self.config.name is None:
             self.config.name = parser.files[0].stem if parser.files else "run"
+        if isinstance(self.config.seed_everything, bool):  # true and false ask for any seed; config.yaml says which
+            drawn = int.from_bytes(os.urandom(4), "big")
+            self.config.seed_everything = int(os.environ.get("PL_GLOBAL_SEED", drawn))
         check_trainer(self.config.trainer)
         check_config(self.config)
 
     @property
     def config_dict(self) -> dict[str, Any]:
         """The complete config, in plain types, without what the datamodule fills in."""
-        dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_unset=False))
+        return self._plain(self.config)
+
+    def _plain(self, config: Any) -> dict[str, Any]:
+        dumped = yaml.safe_load(self.parser.dump(config, skip_link_targets=False, skip_unset=False))
         for key in fact_keys():
             *path, name = key.split(".")
             node = dumped
@@ -148,12 +187,37 @@ class CLI(LightningCLI):
             raise UserError(
                 f"optimizer: missing, and {name} makes none itself; for example --optimizer torch.optim.AdamW"
             )
+        for owner in filter(None, (self.datamodule, self.model)):
+            for stage in ("train", "val", "test"):
+                self._make_exact(owner, f"{stage}_dataloader")
+
+    def _make_exact(self, owner: Any, hook: str) -> None:
+        """Let the orders and the shares of a module's loaders follow from the seed alone."""
+        if not is_overridden(hook, owner):
+            return
+        made = getattr(owner, hook)
+
+        @wraps(made)
+        def exact() -> Any:
+            share = self.config.trainer.use_distributed_sampler
+            rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if share else (0, 1)
+            overfit = self.trainer.overfit_batches  # type: ignore[attr-defined]
+            if overfit:  # Lightning takes out the shuffling, and has to see the sampler for that
+                return made()
+            return make_exact(made(), self.config.seed_everything, hook == "train_dataloader", rank, world_size)
+
+        setattr(owner, hook, exact)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = {**self.config_init.trainer.as_dict(), **kwargs}
         given = config["callbacks"] or []
         callbacks = list(given) if isinstance(given, list) else [given]
         config["profiler"] = config["profiler"] or NoProfiler()
+        config["use_distributed_sampler"] = False  # its way repeats samples; `make_exact` shares the batches
+        plugins = config["plugins"] or []
+        self.files = CheckpointFiles()
+        own = list(plugins) if isinstance(plugins, list) else [plugins]
+        config["plugins"] = own if any(isinstance(plugin, CheckpointIO) for plugin in own) else [*own, self.files]
         if self.fitting:
             callbacks += self._fit_callbacks(config)
         else:
@@ -163,26 +227,43 @@ class CLI(LightningCLI):
         except (MisconfigurationException, TypeError, ValueError, ImportError) as error:
             raise UserError(f"trainer: {one_line(error).replace('`', '')}") from error
         skip_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
+        if self.fitting:
+            install(trainer, self.stop, self.config.seed_everything)
+            self.stop.children = lambda: getattr(trainer.strategy.launcher, "procs", [])
         return trainer
 
     def _fit_callbacks(self, config: dict[str, Any]) -> list[Callback]:
         if config["logger"] in (None, True) and not config["fast_dev_run"] and not config["barebones"]:
-            root = config["default_root_dir"]
-            config["logger"] = RunLogger(Path(root, LOGS) if root else LOGS, self.config.name, default_hp_metric=False)
+            root, name, version = config["default_root_dir"], self.config.name, None
+            place = Path(root, LOGS) if root else LOGS
+            if self.continued:
+                folder = self.continued.run.folder
+                place, name, version = folder.parent.parent, folder.parent.name, folder.name
+            config["logger"] = RunLogger(place, name, version, default_hp_metric=False)
         if config["logger"] is False and not self.config.checkpoint.dirpath:
             config["enable_checkpointing"] = False  # no folder to keep them in
         self.record = Record()
+        self.last: LastCheckpoint | None = None
+        self.save_config: SaveConfig | None = None
         if config["barebones"]:
             config["logger"] = None
             return [self.record]
         callbacks: list[Callback] = [self.record, CheckMonitors(MONITOR), self.config_init.early_stopping]
+        nonfinite = OnNonFinite(self.config.on_nonfinite)
+        if self.config.on_nonfinite != "ignore":
+            callbacks.append(nonfinite)
         if config["enable_progress_bar"] is not False:
             callbacks.append(Progress())
         if config["logger"] and not config["fast_dev_run"]:
-            callbacks += [LearningRateMonitor(), TensorBoardViews(), SaveConfig(self.config_dict)]
+            self.save_config = SaveConfig(self.config_dict)
+            callbacks += [LearningRateMonitor(), TensorBoardViews(), self.save_config]
         if config["enable_checkpointing"] is not False:
             checkpoint = self.config_init.checkpoint
-            callbacks += [checkpoint, LastCheckpoint(checkpoint.dirpath)]
+            if self.continued:
+                checkpoint.dirpath = str(self.continued.run.checkpoints)
+            self.last = LastCheckpoint(checkpoint, allow=nonfinite.check_weights)
+            # the first of all, so that others find restored what it restores
+            callbacks = [self.last, *callbacks, checkpoint, self.continued.callback if self.continued else Resume()]
         return callbacks
 
     # ---- the fit
@@ -191,33 +272,104 @@ class CLI(LightningCLI):
         """Train, test the best checkpoint, print the summary and write it into the run's folder."""
         if slow_bf16(self.config.trainer):
             say("note: this CPU has no bf16 instructions and emulates them: trainer.precision 32-true is much faster")
+        lock, point = self._begin()
         try:
-            self._folder()  # takes hold of it, before anything heavy starts
-        except OSError as error:
-            raise UserError(f"trainer.default_root_dir: can't write {error.filename}: {error.strerror}") from error
-        try:
-            self.trainer.fit(self.model, datamodule=self.datamodule)
-            summary = self._summary()
-        except SystemExit as stop:  # so Lightning leaves after Ctrl-C
-            if not self.trainer.interrupted:
-                raise
-            folder = self._folder()
-            say(f"interrupted in epoch {self.trainer.current_epoch}" + (f"; what there is: {folder}" if folder else ""))
-            raise SystemExit(128 + signal.SIGINT) from stop
+            with self.stop.listening():
+                self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=point.path)
+                self.stop.at_once = True  # nothing is left that could be lost
+                if self.stop.signal:
+                    raise Stopped(self.stop.signal)
+                summary = self._summary()
+        except Stopped as stopped:
+            raise SystemExit(self._stopped(stopped.signal)) from stopped
+        except NonFiniteError as error:
+            raise UserError(str(error), status=1) from error
         except Exception as error:
             mistake = told(error, before_training=self.trainer.global_step == 0)
-            if self.trainer.global_step <= 1:
+            if self.trainer.global_step <= 1 and not self.continued:
                 self._remove_empty_run()
             raise mistake from (None if mistake is error else error)
+        finally:
+            if lock:
+                lock.release()
         if self.trainer.is_global_zero:
+            self._end(summary)
+        return summary
+
+    def _begin(self) -> tuple[RunLock | None, Point]:
+        """Take hold of the run's folder, before anything heavy starts, and see from where it goes on."""
+        try:
             folder = self._folder()
-            if folder:
+            first = self.trainer.is_global_zero
+            lock = RunLock(folder) if folder and folder.is_dir() and first else None
+            if lock:
+                lock.take()
+            point = self._point()
+            if folder and first and self.save_config:
+                folder.mkdir(parents=True, exist_ok=True)
+                self.save_config.write(folder)
+        except OSError as error:
+            raise UserError(f"trainer.default_root_dir: can't write {error.filename}: {error.strerror}") from error
+        if first and self.continued:
+            tidy(self.continued.run, point)
+        return lock, point
+
+    def _point(self) -> Point:
+        """Where the run goes on, or begins."""
+        if not self.continued:
+            if self.config.weights:
+                say(load_weights(self.model, Path(self.config.weights)))
+            given = self.config.checkpoint.dirpath
+            if self.last and given and self.trainer.is_global_zero and Path(given, "last.ckpt").exists():
+                self._remove_empty_run()
+                raise UserError(
+                    f"checkpoint.dirpath: {given} has another run's last.ckpt; give each run its own folder"
+                )
+            return Point()
+        point = resume_point(self.continued.run)
+        for reason in point.damaged:
+            say(f"warning: {reason}")
+        if point.path:
+            check_fits(self.model, point.state, point.path)
+            self.files.known = (point.path, point.state)
+            self.trainer.num_sanity_val_steps = 0
+            step, epoch = point.state["global_step"], point.state["epoch"]
+            say(f"going on with {self.continued.run.folder} from {point.path.name}: epoch {epoch}, step {step}")
+            if self.save_config:
+                self.save_config.since = step
+        else:
+            say(f"{self.continued.run.folder} has no checkpoint yet: it begins anew")
+        return point
+
+    def _stopped(self, signal: int) -> int:
+        """Say where the run is and how it goes on; the exit status."""
+        folder = self._folder()
+        saved = self.last is not None and self.last.path.is_file() and not self.last.failed
+        if folder and saved and self.last:
+            say(f"stopped in epoch {self.trainer.current_epoch}, step {self.trainer.global_step}: {self.last.path}")
+            say(f"to go on: {resume_command(folder)}")
+        elif folder:
+            reason = self.last.failed if self.last and self.last.failed else "before there was anything to save"
+            say(f"stopped in epoch {self.trainer.current_epoch}, {reason}: {folder}")
+        if self.trainer.is_global_zero:
+            requeue(signal)
+        child = self.trainer.local_rank != 0 and hasattr(self.trainer.strategy.launcher, "procs")
+        # Lightning kills the main process, in whatever it is, when one that it has started fails
+        return 0 if child else 128 + signal
+
+    def _end(self, summary: dict[str, Any]) -> None:
+        folder, lost = self._folder(), self.last.failed if self.last else None
+        if folder:
+            try:
                 write_summary(folder, summary)
                 metrics = {**summary.get("val", {}), **summary.get("test", {})}
                 if isinstance(self.trainer.logger, TensorBoardLogger):
                     log_best(folder, metrics, summary["best_step"])
-            print_summary(summary, folder, can_predict=hasattr(self.datamodule, "read_files"))
-        return summary
+            except OSError as error:
+                lost = lost or f"{folder}: {error.strerror or error}"
+        print_summary(summary, folder, can_predict=hasattr(self.datamodule, "read_files"))
+        if lost:
+            raise UserError(f"{lost}; the training is done, and its end is not on the disk", status=1)
 
     def _summary(self) -> dict[str, Any]:
         record, trainer = self.record, self.trainer
@@ -249,8 +401,9 @@ class CLI(LightningCLI):
     def _best_checkpoint(self) -> tuple[str, bool]:
         """The best checkpoint and True, or the last one and False where nothing is monitored."""
         found = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
-        found.sort(key=lambda callback: isinstance(callback, LastCheckpoint))
-        return (found[0].best_model_path, found[0].monitor is not None) if found else ("", False)
+        if found and Path(found[0].best_model_path).is_file():
+            return found[0].best_model_path, found[0].monitor is not None
+        return (str(self.last.path), False) if self.last and self.last.path.is_file() else ("", False)
 
     def _folder(self) -> Path | None:
         logger = self.trainer.logger
@@ -284,7 +437,9 @@ def main(command: Callable[[list[str]], int | None], args: Sequence[str] | None 
             raise
         if getattr(rank_zero_only, "rank", 0) == 0:  # with DDP all processes find the same mistake
             print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+        return error.status
+    except KeyboardInterrupt:  # before there was a run
+        return 130
 
 
 def quiet() -> None:
@@ -297,12 +452,16 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message="Early stopping conditioned on metric.*")
     warnings.filterwarnings("ignore", message=".*could not find the monitored key.*")
+    # a run that goes on does so in its own folder, and its loaders know where they were
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before.*")
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`.*")
+    warnings.showwarning = show_warning  # type: ignore[assignment]
 
 
-@rank_zero_only
-def say(text: str) -> None:
-    """Print a line, once for all processes."""
-    print(text, flush=True)
+def resume_command(folder: Path) -> str:
+    """The command that goes on with a run."""
+    return f"python scripts/fit.py --resume {shlex.quote(str(folder))}"
 
 
 def can_evaluate(stage: str, model: LightningModule, datamodule: Any) -> bool:

@@ -7,10 +7,11 @@ from typing import Any, NoReturn
 
 from callbacks.record import as_floats
 from runs import Run
+from runs.checkpoints import load_state, read_checkpoint
 from runs.errors import UserError, nearest
-from runs.run import load_state, read_checkpoint
 from runs.summary import format_metrics
-from scripts.cli import CLI, can_evaluate, say, told
+from scripts.cli import CLI, can_evaluate, told
+from scripts.say import say
 
 
 class RunParser(argparse.ArgumentParser):

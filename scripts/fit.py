@@ -1,11 +1,12 @@
 """Train a network, test the best checkpoint, and keep everything about it in lightning_logs/.
 
-usage: python scripts/fit.py --config FILE [--config FILE …] [--key value …]
+usage: python scripts/fit.py --config FILE [--config FILE …] [--resume [RUN]] [--key value …]
 
 examples:
   python scripts/fit.py --config configs/cnn.yaml
   python scripts/fit.py --config configs/cnn.yaml --model.net.dropout 0.3 --optimizer.lr 3e-4
   python scripts/fit.py --config configs/cnn.yaml --config configs/trainer/ddp.yaml
+  python scripts/fit.py --config configs/cnn.yaml --resume
 
 what to run:
   --config FILE            a recipe; further ones add to it or change it, from left to right
@@ -20,9 +21,16 @@ how to run it:
   --trainer.accelerator    auto, cpu, gpu; and how many as --trainer.devices
   --trainer.precision      32-true, bf16-mixed, 16-mixed
 
+when it was interrupted:
+  --resume                 go on with the recipe's latest unfinished run, to the same weights as without the
+                           interruption; start one when there is none
+  --resume RUN             go on with that run: its folder, or a recipe's name for its latest one
+  --weights FILE           a new run that starts from the weights of a checkpoint, as far as they fit
+
 when to stop, what to keep:
   --early_stopping.KEY     monitor, patience, min_delta, mode
-  --checkpoint.KEY         monitor, save_top_k, filename
+  --checkpoint.KEY         monitor, save_top_k, filename; every_n_minutes, every_n_train_steps for long epochs
+  --on_nonfinite ACTION    stop (the default), skip or ignore a step whose loss is NaN or infinite
   --name NAME              the folder in lightning_logs/; the recipe's file name when left out
 
 more:
@@ -38,11 +46,13 @@ if not __package__:  # started as a script: the rooms of this clone come first, 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from scripts.cli import CLI, main
+from scripts.resume import take_resume
 
 
 def fit(args: list[str]) -> None:
     """Train as the command line says."""
-    CLI(args, help_text=__doc__ or "").fit()
+    resume, args = take_resume(args)
+    CLI(args, help_text=__doc__ or "", resume=resume).fit()
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import yaml
 
 from modules import Classifier
 from runs import Run
+from runs.checkpoints import read_checkpoint
 from runs.errors import UserError
-from runs.run import read_checkpoint
 
 
 @pytest.fixture

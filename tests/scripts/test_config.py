@@ -34,7 +34,7 @@ def test_the_help_of_a_script_fits_on_a_screen_and_has_an_example(command: Comma
 def test_the_help_names_only_keys_that_there_are(command: Command, trained: Run) -> None:
     words = command("fit", "--help").out.split()
     keys = [w[2:].split(".")[0] for w in words if w.startswith("--")]
-    known = {*trained.config, "config", "debug", "print_config"}
+    known = {*trained.config, "config", "debug", "print_config", "resume"}
     assert set(keys) <= known
 
 

@@ -207,11 +207,12 @@ def test_early_stopping_stops_and_the_table_says_why(command: Command) -> None:
     assert re.search(r"stopped +val/loss has not risen for 1 evaluation", out)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_the_table_says_so(command: Command) -> None:
+def test_a_loss_that_is_no_number_stops_the_run_at_once(command: Command) -> None:
     options = ["--optimizer.lr", "1e30", "--lr_scheduler", "null"]
     result = command("fit", *SMALL, *NOTHING_KEPT, *options)
-    assert len(printed_losses(result.out)) == 1
-    assert re.search(r"stopped .*(finite|nan)", result.out, re.IGNORECASE)
+    assert result.status == 1
+    assert re.match(r"error: loss: (nan|inf) in step [12] \(epoch 0, batch [12]\); first not finite: ", result.err)
+    assert len(result.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -439,5 +440,7 @@ def test_ctrl_c_says_where_the_run_is_and_gives_its_signal_as_status(tmp_path: P
     finally:
         process.kill()
         process.wait()
-    assert re.fullmatch(r"interrupted in epoch \d+; .*lightning_logs/cnn/version_0", out.read_text().splitlines()[-1])
+    lines = out.read_text().splitlines()
+    assert lines[-1] == "to go on: python scripts/fit.py --resume lightning_logs/cnn/version_0"
+    assert re.fullmatch(r"stopped in epoch \d+, step \d+: lightning_logs/cnn/version_0/.*last.ckpt", lines[-2])
     assert (VERSION_0 / "checkpoints" / "last.ckpt").is_file()

@@ -1,0 +1,220 @@
+"""A loss that is NaN or infinite: found at its step, with what was to blame, before it is in a checkpoint."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+
+from callbacks.loops import Where, seed_generators
+from callbacks.stop import agree
+
+FILE = "nonfinite.json"
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the weights are not finite any more; the text says all that is known."""
+
+
+class OnNonFinite(Callback):
+    """Looks at every loss.
+
+    On the CPU the step with the bad loss changes nothing any more. On a GPU, and with several processes, a loss is
+    looked at when the next step begins, so that no step waits for the device; no checkpoint is written in between.
+
+    Args:
+        action: `stop` ends the run; `skip` leaves out the step, the optimizer's state and the running statistics of
+            normalisation layers included; `ignore` does not look.
+    """
+
+    def __init__(self, action: Literal["stop", "skip", "ignore"] = "stop") -> None:
+        self.action = action
+        self.skipped = 0
+        self._batch: Any = None
+        self._index = 0
+        self._bad: str | None = None
+        self._drop = False
+        self._buffers: list[tuple[Tensor, Tensor]] = []
+        self._flag: tuple[Tensor, Any, int] | None = None  # of the last loss, on its way from the device
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped = state_dict["skipped"]
+
+    # ---- each step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._batch, self._index = batch, batch_idx
+        if self.action == "skip":
+            if not self._buffers:
+                self._buffers = [(b, b.clone()) for b in pl_module.buffers() if b.is_floating_point()]
+            for buffer, kept in self._buffers:
+                kept.copy_(buffer)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if loss.device.type == "cuda" and self.action == "stop":
+            self._look_later(trainer, pl_module, loss)
+            return
+        if math.isfinite(value := loss.item()):
+            return
+        if self.action == "skip":
+            self._drop = True
+        elif trainer.world_size == 1:
+            raise NonFiniteError(self._report(trainer, pl_module, value))
+        else:  # the others are about to wait for this process's gradients
+            self._bad = self._report(trainer, pl_module, value)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if self.action != "skip":
+            return
+        _, drop = agree(trainer, 0, self._drop)
+        self._drop = False
+        if drop:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None  # which every optimizer of torch passes over
+            for buffer, kept in self._buffers:
+                buffer.copy_(kept)
+            self.skipped += 1
+            if self.skipped <= 3:
+                more = "; further ones are only counted" if self.skipped == 3 else ""
+                rank_zero_warn(
+                    f"step {trainer.global_step} skipped: its loss is not finite{more}", category=UserWarning
+                )
+
+    # ---- at safe points
+
+    def wants(self, trainer: Trainer, where: Where) -> bool:
+        return self._bad is not None
+
+    def on_safe_point(self, trainer: Trainer, where: Where, signal: int) -> None:
+        if trainer.world_size > 1 and self.action == "stop":
+            _, bad = agree(trainer, 0, self._bad is not None)
+            if bad:
+                raise NonFiniteError(self._bad or "another process had a loss that is not finite")
+
+    def check_weights(self, trainer: Trainer) -> None:
+        """Refuse to let weights that are not finite into a checkpoint.
+
+        Raises:
+            NonFiniteError: A parameter is not finite.
+        """
+        if self.action == "ignore":
+            return
+        parameters = dict(trainer.lightning_module.named_parameters())
+        if not parameters or bool(torch.stack([p.detach().isfinite().all() for p in parameters.values()]).all()):
+            return
+        name = next(name for name, p in parameters.items() if not p.isfinite().all())
+        raise NonFiniteError(f"weights: {name} is not finite after step {trainer.global_step}{_last_good(trainer)}")
+
+    def _look_later(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if self._flag is not None:
+            flag, event, step = self._flag
+            event.synchronize()
+            if not flag:
+                self._flag = None
+                raise NonFiniteError(self._report(trainer, pl_module, math.nan, step))
+        flag = torch.empty((), dtype=torch.bool, pin_memory=True)
+        flag.copy_(loss.detach().isfinite(), non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._flag = (flag, event, trainer.global_step)
+
+    # ---- what is said
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule, value: float, step: int | None = None) -> str:
+        late = step is not None
+        step = trainer.global_step if step is None else step
+        rates = sorted({group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups})
+        first = first_bad(trainer, pl_module, self._batch, self._index)
+        indices = [] if late else _indices(trainer, self._index)
+        folder = trainer.log_dir if trainer.loggers else None
+        facts = {
+            "loss": str(value),
+            "step": step,
+            "epoch": trainer.current_epoch,
+            "batch": self._index,
+            "first": first,
+            "lr": rates,
+            "indices": indices,
+        }
+        where = ""
+        if folder and Path(folder).is_dir():
+            name = FILE if trainer.global_rank == 0 else f"rank{trainer.global_rank}_{FILE}"
+            Path(folder, name).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            where = f", all in {Path(folder, name)}"
+        shown = ", ".join(map(str, indices[:8])) + (f", … ({len(indices)}{where})" if len(indices) > 8 else "")
+        rank = f" of process {trainer.global_rank}" if trainer.world_size > 1 else ""
+        return (
+            f"loss: {value} in step {step} (epoch {trainer.current_epoch}, batch {self._index}{rank}); "
+            f"first not finite: {first}; lr {', '.join(f'{rate:.3g}' for rate in rates)}"
+            + (f"; samples {shown}" if indices else "")
+            + _last_good(trainer)
+        )
+
+
+def first_bad(trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> str:
+    """Where in a step the first value came up that is not finite: weights, inputs, a layer's output, or the loss."""
+    for name, parameter in module.named_parameters():
+        if not parameter.isfinite().all():
+            return f"the weights {name}, from an earlier step"
+    if not _finite(batch):
+        return "the batch itself"
+    found: list[str] = []
+
+    def note(name: str) -> Any:
+        def hook(layer: nn.Module, args: Any, output: Any) -> None:
+            if not found and not _finite(output):
+                found.append(f"the output of {name} ({type(layer).__name__})")
+
+        return hook
+
+    leaves = [(name, part) for name, part in module.named_modules() if name and not list(part.children())]
+    handles = [part.register_forward_hook(note(name)) for name, part in leaves]
+    seed = getattr(trainer.fit_loop, "seed", None)
+    if seed is not None:  # the same dropout again
+        seed_generators(seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+    try:
+        with torch.no_grad(), trainer.precision_plugin.train_step_context():
+            module.training_step(batch, batch_idx)
+    except Exception:  # a step that can't be repeated
+        return found[0] if found else "the loss"
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else "the loss"
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(value.isfinite().all())
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return all(map(_finite, value))
+    return True
+
+
+def _indices(trainer: Trainer, batch: int) -> list[int]:
+    """The samples of a batch, where the loader can say."""
+    loader: Any = trainer.train_dataloader
+    parts: list[Any] = [loader, getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)]
+    for part in parts:
+        if hasattr(part, "indices_of"):
+            return part.indices_of(batch)
+    return []
+
+
+def _last_good(trainer: Trainer) -> str:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        path = getattr(callback, "path", None)
+        if isinstance(path, Path) and path.is_file():
+            return f"; last good checkpoint: {path}"
+    return "; there is no checkpoint yet"

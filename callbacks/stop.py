@@ -1,0 +1,89 @@
+"""Signals that end a run: the first one at the next safe point, a second one at once."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+
+class Stopped(Exception):
+    """A signal ended the run, and all that could be saved is saved.
+
+    Attributes:
+        signal: Its number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = number
+
+
+class Stop:
+    """What the handlers note, and the loops look at between two batches.
+
+    Attributes:
+        signal: The number of the signal that has come; 0 before that.
+        at_once: Nothing is left to be saved: the first signal ends the process.
+        children: Gives the other processes of this run, as far as this one has started them.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.at_once = False
+        self.children: Callable[[], list[Any]] = list
+
+    @contextmanager
+    def listening(self) -> Iterator["Stop"]:
+        """Handle the signals inside a `with`; only the main thread of a process can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def now(self, number: int) -> None:
+        """End the run.
+
+        Raises:
+            Stopped: Always.
+        """
+        self.signal = number
+        raise Stopped(number)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal or self.at_once:
+            self._leave(number)
+        self.signal = number
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            # not `print`, which this handler may be interrupting
+            name = signal.Signals(number).name
+            os.write(2, f"\n{name}: stopping after this step; a second signal ends it at once\n".encode())
+
+    def _leave(self, number: int) -> None:
+        for process in [*self.children(), *multiprocessing.active_children()]:
+            process.kill()
+        os._exit(128 + number)
+
+
+def agree(trainer: Trainer, signal: int, wanted: bool = False) -> tuple[int, bool]:
+    """The largest signal and whether anybody wants something, over all processes; all of them must ask."""
+    if trainer.world_size == 1:
+        return signal, wanted
+    votes = torch.tensor([signal, int(wanted)], device=trainer.strategy.root_device)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    signal, anybody = votes.tolist()
+    return signal, bool(anybody)

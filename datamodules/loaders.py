@@ -1,0 +1,195 @@
+"""Any DataLoader, made so that an epoch can be begun in its middle and shared by several devices, sample by sample."""
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
+
+from datamodules.batches import mix_seed
+
+
+class Numbered(list):
+    """The samples of a batch and the seed of their random numbers, as they travel to a worker."""
+
+    seed = 0
+
+
+class NumberedIndex(int):
+    """The same for a loader that makes no batches."""
+
+    seed = 0
+
+
+class EpochOrder:
+    """The order of an epoch's batches, from (seed, epoch) alone; it stands where a batch sampler was.
+
+    The loader's own sampler decides on the order, of whatever kind it is; it does so under generators that are seeded
+    for the epoch. Several devices get their share of each batch: equal shares in training, where the last batch may
+    lose a few samples for that; in evaluation each sample once, and at least one for every device.
+
+    Args:
+        inner: The batch sampler, or the sampler of a loader that makes no batches. It has a length.
+        seed: Of the order, and of the random numbers that the dataset draws.
+        training: Whether it is for training.
+        rank: This process among `world_size`.
+        world_size: Number of processes that share each batch.
+    """
+
+    def __init__(self, inner: Any, seed: int, training: bool, rank: int = 0, world_size: int = 1) -> None:
+        self.inner, self.seed, self.training = inner, seed, training
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self._start = 0
+        self._order: tuple[int, list[Any]] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)  # batch_size, drop_last, …
+
+    @property
+    def sampler(self) -> "EpochOrder":
+        """Itself, which has the `set_epoch` that Lightning calls."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; Lightning calls this before each epoch."""
+        self.epoch = epoch
+        parts: list[Any] = [self.inner, getattr(self.inner, "sampler", None)]
+        for part in parts:
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+
+    def start_at(self, batch: int) -> None:
+        """Leave out the first batches of the next pass, without loading them."""
+        self._start = batch
+
+    def indices_of(self, batch: int) -> list[int]:
+        """The samples of a batch of this epoch, this process's share of them."""
+        found = self._batches()[batch]
+        return list(found) if isinstance(found, Sequence) else [int(found)]
+
+    def __len__(self) -> int:
+        return len(self.inner) if self.world_size == 1 else len(self._batches())
+
+    def __iter__(self) -> Iterator[Any]:
+        start, self._start = self._start, 0
+        batches = self._batches()
+        for number in range(start, len(batches)):
+            item = batches[number]
+            numbered: Any = Numbered(item) if isinstance(item, Sequence) else NumberedIndex(item)
+            numbered.seed = mix_seed(self.seed, self.epoch, number, self.rank)
+            yield numbered
+
+    def _batches(self) -> list[Any]:
+        if self._order is None or self._order[0] != self.epoch:
+            with isolate_rng(include_cuda=False):
+                seed_generators(mix_seed(self.seed, self.epoch))
+                batches = list(self.inner)
+            self._order = (self.epoch, batches if self.world_size == 1 else self._shares(batches))
+        return self._order[1]
+
+    def _shares(self, batches: list[Any]) -> list[Any]:
+        world = self.world_size
+        if self.training:
+            batches = [batch[: len(batch) // world * world] for batch in batches]
+            return [batch[self.rank :: world] for batch in batches if batch]
+        if min(map(len, batches), default=world) < world:  # a device without a sample could not go along
+            everything = list(chain.from_iterable(batches))
+            count = max(1, min(len(batches), len(everything) // world))
+            edges = [len(everything) * i // count for i in range(count + 1)]
+            batches = [everything[a:b] for a, b in pairwise(edges)]
+        return [batch[self.rank :: world] for batch in batches]
+
+
+class SeededDataset(Dataset):
+    """A dataset whose random numbers follow from the batch, whichever process loads it."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not isinstance(index, NumberedIndex):
+            return self.inner[index]
+        with isolate_rng(include_cuda=False):
+            seed_generators(index.seed)
+            return self.inner[int(index)]
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        # isolated, so that the random numbers of the training do not depend on where the data are loaded
+        with isolate_rng(include_cuda=False):
+            if isinstance(indices, Numbered):
+                seed_generators(indices.seed)
+            if hasattr(self.inner, "__getitems__"):
+                return self.inner.__getitems__(list(indices))
+            return [self.inner[index] for index in indices]
+
+
+def make_exact(loaders: Any, seed: int, training: bool, rank: int = 0, world_size: int = 1) -> Any:
+    """The same loader, or collection of loaders, with the order and the random numbers of `EpochOrder`.
+
+    Loaders that are no DataLoader stay as they are. One whose sampler has no length, or over an IterableDataset, gets
+    a seed for its workers and nothing else: dividing it among devices is its own affair.
+
+    Raises:
+        ValueError: The batches of a training can't be shared equally, or there are fewer samples than devices.
+    """
+    more = (seed, training, rank, world_size)
+    if isinstance(loaders, dict):
+        return {name: make_exact(loader, *more) for name, loader in loaders.items()}
+    if isinstance(loaders, list | tuple):
+        return type(loaders)([make_exact(loader, *more) for loader in loaders])
+    for loader in loaders.flattened if isinstance(loaders, CombinedLoader) else [loaders]:
+        if isinstance(loader, DataLoader):
+            _change(loader, *more)
+    return loaders
+
+
+def _change(loader: DataLoader, seed: int, training: bool, rank: int, world_size: int) -> None:
+    if loader.generator is None:  # the workers' seeds come from it, and not from the generator of the training
+        loader.generator = torch.Generator().manual_seed(mix_seed(seed))
+    name = "batch_sampler" if loader.batch_sampler is not None else "sampler"
+    inner: Any = getattr(loader, name)
+    if isinstance(loader.dataset, IterableDataset) or isinstance(inner, EpochOrder) or not hasattr(inner, "__len__"):
+        return
+    if isinstance(loader.sampler, DistributedSampler):
+        world_size = 1  # shared already
+    if world_size > 1:
+        _check_shares(loader, training, world_size)
+    # a DataLoader forbids changing these, so that nobody takes them for settings; a new one would lose its class
+    object.__setattr__(loader, name, EpochOrder(inner, seed, training, rank, world_size))
+    object.__setattr__(loader, "dataset", SeededDataset(loader.dataset))
+
+
+def _check_shares(loader: DataLoader, training: bool, world_size: int) -> None:
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    if loader.batch_sampler is None:
+        raise ValueError(f"data: {world_size} devices can't share a DataLoader with batch_size None")
+    if training and size and size % world_size:
+        raise ValueError(
+            f"data: a DataLoader's batch_size {size} is shared by {world_size} devices and must be a multiple of "
+            f"that; nearest is {max(1, round(size / world_size)) * world_size}"
+        )
+    if len(loader.dataset) < world_size:  # type: ignore[arg-type]
+        raise ValueError(f"data: {world_size} devices can't share {len(loader.dataset)} samples")  # type: ignore[arg-type]
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch, on the CPU, in this process."""
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(seed)

@@ -1,0 +1,253 @@
+"""Checkpoint files: whole or not there, checked before they are used, and nothing in them is ever executed."""
+
+import dataclasses
+import errno
+import os
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Set
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from runs.errors import UserError, one_line
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's way to its checkpoint files, through `write_checkpoint` and `read_checkpoint`."""
+
+    def __init__(self) -> None:
+        self.known: tuple[Path, dict[str, Any]] | None = None  # a file that was read and checked already
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        # weights only, whatever the caller says
+        known, self.known = self.known, None
+        return known[1] if known and known[0] == Path(path) else read_checkpoint(Path(path))
+
+
+def write_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that at each moment the file at `path` is the old one or the new one, and whole.
+
+    It is written next to `path` (a rename from another file system would be a copy), brought to the disk, and renamed.
+
+    Raises:
+        OSError: It can't be written; what was at `path` is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
+    try:
+        with part.open("wb") as file:
+            try:
+                torch.save(plain(state), file)
+            except RuntimeError as error:  # torch's word for a disk that is full
+                cause = error.__cause__ or error.__context__
+                raise cause if isinstance(cause, OSError) else OSError(errno.EIO, one_line(error)) from error
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is before it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names of a folder's files to the disk, where the system can do that."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def plain(value: Any) -> Any:
+    """The same in types that can be read back without executing anything: tensors, numbers, texts, lists, dicts."""
+    kind = type(value)
+    if value is None or kind in (bool, int, float, complex, str, bytes, torch.Tensor, torch.Size, torch.dtype):
+        return value
+    if isinstance(value, torch.Tensor | torch.device):
+        return value
+    if isinstance(value, Mapping):
+        made = {plain(key): plain(item) for key, item in value.items()}
+        return OrderedDict(made) if kind is OrderedDict else made
+    if isinstance(value, tuple):
+        return tuple(map(plain, value))
+    if isinstance(value, list | Set | range):
+        return [plain(item) for item in value]
+    return _plain_object(value)
+
+
+def _plain_object(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy()) if value.dtype.kind in "biufc" else plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    base: Any
+    for base in (bool, int, float, str, bytes):  # subclasses of them
+        if isinstance(value, base):
+            return base(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "as_dict"):  # jsonargparse's Namespace
+        return plain(value.as_dict())
+    if isinstance(value, type) or callable(value):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
+    return plain(vars(value)) if type(value).__name__ == "Namespace" else str(value)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, tensors on the CPU; nothing in it is executed.
+
+    Raises:
+        UserError: The file is missing, damaged (its checksums do not fit), no checkpoint, or holds objects of Python
+            that could run code.
+    """
+    state = _read(path)
+    if not isinstance(state, dict) or "state_dict" not in state:
+        raise UserError(f"{path}: no checkpoint of this project, there is no `state_dict` in it")
+    return state
+
+
+def _read(path: Path) -> Any:
+    if re.match(r"\w+:/", str(path)):
+        raise UserError(f"{path}: an address and not a file; fetch it first, from where you trust it")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        _check_zip(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:
+        if found := re.search(r"Unsupported (?:global: GLOBAL|class|operand) ([\w.]+)", str(error)):
+            raise UserError(
+                f"{path}: refused: it holds {found[1]}; only tensors and plain values are read, anything else could "
+                "run code"
+            ) from error
+        raise UserError(f"{path}: damaged, or no checkpoint ({path.stat().st_size:,} bytes)") from error
+
+
+def _check_zip(path: Path) -> None:
+    """Compare the checksums, which torch does not do when it loads."""
+    if not zipfile.is_zipfile(path):
+        return  # torch's format of before 2020, or damaged: torch says
+    with zipfile.ZipFile(path) as file:
+        for name in file.namelist():
+            if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
+                raise UserError(f"{path}: refused: it has a file named {name!r} in it, which no checkpoint has")
+        if bad := file.testzip():
+            raise UserError(f"{path}: damaged: the checksum of {bad} does not fit")
+
+
+def load_state(module: LightningModule, data: LightningDataModule | None, state: dict[str, Any], path: Path) -> None:
+    """Put what a checkpoint holds into a module and its datamodule.
+
+    Raises:
+        UserError: The weights do not fit, with the first name at fault.
+    """
+    check_fits(module, state, path)
+    module.load_state_dict(state["state_dict"])
+    if data is not None and type(data).__qualname__ in state:  # where Lightning keeps a datamodule's state
+        data.load_state_dict(state[type(data).__qualname__])
+
+
+def check_fits(module: LightningModule, state: dict[str, Any], path: Path) -> None:
+    """Compare the names and shapes of a checkpoint's weights with a module's.
+
+    Raises:
+        UserError: The weights do not fit, with the first name at fault.
+    """
+    own, found = module.state_dict(), state["state_dict"]
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: no checkpoint of this project, its `state_dict` is no mapping")
+    for name, value in own.items():
+        if not isinstance(found.get(name), torch.Tensor):
+            raise UserError(f"{path}: does not fit the config's model, {name} is not in it")
+        if found[name].shape != value.shape:
+            shapes = f"{tuple(found[name].shape)} and in the model {tuple(value.shape)}"
+            raise UserError(f"{path}: does not fit the config's model, {name} is {shapes}")
+    extra = next((name for name in found if name not in own), None)
+    if extra:
+        raise UserError(f"{path}: does not fit the config's model, which has no {extra}")
+
+
+def load_weights(module: LightningModule, path: Path) -> str:
+    """Give a new module the weights of a checkpoint, or of a file of weights alone, as far as names and shapes fit.
+
+    Returns:
+        A report: how many fitted, and which are missing, unexpected, or of another shape.
+
+    Raises:
+        UserError: The file can't be read, or nothing in it fits.
+    """
+    found = read_weights(path)
+    own = module.state_dict()
+    reshaped = [name for name in own if name in found and own[name].shape != found[name].shape]
+    fitting = {name: value for name, value in found.items() if name in own and name not in reshaped}
+    if not fitting:
+        raise UserError(
+            f"--weights: nothing in {path} fits the model; it has {_some(found)}, and the model {_some(own)}"
+        )
+    module.load_state_dict(fitting, strict=False)
+    shapes = [f"{name} {tuple(found[name].shape)} → {tuple(own[name].shape)}" for name in reshaped]
+    rows = {
+        "missing": [name for name in own if name not in found],
+        "unexpected": [name for name in found if name not in own],
+        "of another shape": shapes,
+    }
+    lines = [f"weights: {len(fitting)} of {len(own)} from {path}"]
+    lines += [f"  {title}: {len(names)} ({_some(names)})" for title, names in rows.items() if names]
+    return "\n".join(lines)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint or of a saved `state_dict`, by name.
+
+    Raises:
+        UserError: The file can't be read, or holds no tensors by name.
+    """
+    state = _read(path)
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    tensors = (
+        {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+        if isinstance(state, dict)
+        else {}
+    )
+    if not tensors:
+        raise UserError(f"{path}: there are no weights in it, that is, no tensors by name")
+    return tensors
+
+
+def _some(names: Iterable[str], most: int = 4) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

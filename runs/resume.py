@@ -1,0 +1,175 @@
+"""Which run goes on, and from which checkpoint."""
+
+import json
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from runs.checkpoints import read_checkpoint
+from runs.errors import UserError
+from runs.run import LOGS, Run, versions
+
+try:
+    import fcntl
+except ImportError:  # Windows: nobody keeps two processes from going on with one run
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+STATE = "LastCheckpoint"  # under this name that callback keeps its state in a checkpoint
+
+
+@dataclass
+class Point:
+    """Where a run goes on.
+
+    Attributes:
+        path: The checkpoint; None for a run that was ended before it could write one.
+        state: Its content.
+        damaged: The newer checkpoints that could not be used, each with the reason.
+    """
+
+    path: Path | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What `LastCheckpoint` has written beside Lightning's own state."""
+        return self.state.get("callbacks", {}).get(STATE, {})
+
+
+class RunLock:
+    """Held by the process that trains a run, as long as that process lives.
+
+    The lock of the file is of the kind that ends with the process and that its workers do not inherit (POSIX `fcntl`).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+        self._file: IO[str] | None = None
+
+    def take(self) -> None:
+        """Hold the lock.
+
+        Raises:
+            UserError: Another process holds it.
+        """
+        if fcntl is None or self._file:
+            return
+        file = self.path.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            who = self.holder()
+            file.close()
+            place = f"process {who.get('pid', '?')} on {who.get('host', 'another machine')}"
+            raise UserError(f"{self.path.parent}: is being trained right now, by {place}") from error
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "launch": launch_id()}))
+        file.flush()
+        self._file = file
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def held_elsewhere(self) -> bool:
+        """Whether a process of another launch than this one holds the lock."""
+        if fcntl is None or not self.path.exists() or self._file:
+            return False
+        if self.holder().get("pid") == os.getpid() and self.holder().get("host") == socket.gethostname():
+            return False  # asking, by a second handle, would end the lock
+        try:
+            with self.path.open("r+", encoding="utf-8") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            launch = launch_id()
+            return not launch or self.holder().get("launch") != launch
+        return False
+
+    def holder(self) -> dict[str, Any]:
+        """Who holds it, or did so last."""
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+
+def launch_id() -> str:
+    """What all processes of one SLURM job or torchrun have in common; empty without these."""
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return f"slurm {job}"
+    if run := os.environ.get("TORCHELASTIC_RUN_ID"):
+        return f"torchrun {run} {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    return ""
+
+
+def latest_unfinished(name: str, logs: Path = LOGS) -> Run | None:
+    """The latest run of a recipe that has not come to its end, and that no other process is training."""
+    for folder in reversed(versions(logs / name)):
+        run = Run(folder)
+        if not run.finished and not RunLock(folder).held_elsewhere():
+            return run
+    return None
+
+
+def resume_point(run: Run) -> Point:
+    """The newest whole checkpoint of a run from which it can go on.
+
+    Raises:
+        UserError: It has checkpoints, and none of them is whole.
+    """
+    point = Point()
+    last = run.checkpoints / "last.ckpt"
+    others = sorted(set(run.checkpoints.rglob("*.ckpt")) - {last})
+    if not last.is_file() and not others:
+        return point
+    found: list[tuple[int, int, Path, dict[str, Any]]] = []
+    for path in [last, *others] if last.is_file() else others:
+        try:
+            state = read_checkpoint(path)
+        except UserError as error:
+            point.damaged.append(str(error))
+            continue
+        if not state.get("callbacks", {}).get(STATE, {}).get("goes_on"):
+            continue  # weights only, or from within an accumulation of gradients
+        found.append((int(state["global_step"]), int(state["epoch"]), path, state))
+        if path == last:
+            break
+    if not found:
+        reasons = "; ".join(point.damaged) or "they hold weights only"
+        raise UserError(f"{run.folder}: no checkpoint to go on from: {reasons}")
+    _, _, point.path, point.state = max(found, key=lambda item: item[:2])
+    return point
+
+
+def tidy(run: Run, point: Point) -> None:
+    """Remove what a killed process has left behind: halves of files, and a second best that was to be removed."""
+    if run.checkpoints.is_dir():
+        for part in run.checkpoints.rglob(".*.ckpt.part"):
+            part.unlink(missing_ok=True)
+    root = run.checkpoints.resolve()
+    for name in point.extra.get("removals", []):
+        path = (run.checkpoints / name).resolve()
+        if path.is_relative_to(root) and path.suffix == ".ckpt" and path != point.path:
+            path.unlink(missing_ok=True)
+    cut_events(run.folder, point.extra.get("events", {}))
+    cut_events(run.folder / "best", {})
+
+
+def cut_events(folder: Path, sizes: dict[str, int]) -> None:
+    """Bring TensorBoard's files back to what they were when a checkpoint was saved; all later is logged again.
+
+    Args:
+        folder: The run's folder.
+        sizes: The length of each file in bytes at that time; those that are not in it are removed.
+    """
+    for path in folder.glob("events.out.tfevents.*"):
+        if path.name not in sizes:
+            path.unlink()
+        elif path.stat().st_size > sizes[path.name]:
+            os.truncate(path, sizes[path.name])

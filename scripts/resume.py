@@ -1,0 +1,202 @@
+"""The command line's side of going on with a run: which one, with which config, and what is said about it."""
+
+import os
+import signal as signals
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from callbacks import Resume
+from runs import Run
+from runs.errors import UserError
+from runs.parser import Parser, config_files
+from runs.resume import RunLock, latest_unfinished, launch_id
+from runs.run import LOGS, versions
+from scripts.say import say
+
+# processes that Lightning starts for more devices are told here what the first one has found
+CHOICE = "FIT_RESUMES"
+# when a run ends: changed, a finished run can go on
+END_KEYS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.min_", "early_stopping.")
+
+
+@dataclass
+class Continued:
+    """A run that goes on.
+
+    Attributes:
+        run: The run.
+        config: Its own config, with the keys of the command line.
+        callback: What makes changed keys take effect.
+    """
+
+    run: Run
+    config: Any
+    callback: Resume
+
+
+def take_resume(args: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Take `--resume [RUN]` out of a command line: the run, "" for the latest unfinished one, None without it."""
+    rest, resume = list(args), None
+    for i, arg in enumerate(rest):
+        if arg == "--resume":
+            value = rest[i + 1 : i + 2]
+            named = bool(value) and not value[0].startswith("-")
+            resume = value[0] if named else ""
+            del rest[i : i + 1 + named]
+            break
+        if arg.startswith("--resume="):
+            resume = rest.pop(i).partition("=")[2]
+            break
+    if resume is None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0 and own_run(rest):
+        resume = ""  # the same job again, after `requeue`
+    if resume and "://" in resume:
+        raise UserError(f"--resume: {resume} is an address; a run is a folder, or the name of a recipe")
+    return resume, rest
+
+
+def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], dict[str, Any]]) -> Continued | None:
+    """The run to go on with, or None to start a new one.
+
+    Its own config is used, not that of the recipe's file, which may be another one by now; keys on the command line
+    win. What is different is printed.
+
+    Raises:
+        SystemExit: The run is finished: there is nothing to do.
+        UserError: There is no such run, or another process is training it.
+    """
+    overrides = without_configs(args)
+    run = _choose(place, args, any(arg.lstrip("-").startswith(END_KEYS) for arg in overrides))
+    if run is None:
+        return None
+    saved = parser.parse_args(["--config", str(run.config_file)])
+    config = parser.parse_args(["--config", str(run.config_file), *overrides])
+    before, after = flat(plain(saved)), flat(plain(config))
+    changed = {key: (before.get(key), after.get(key)) for key in [*before, *after] if before.get(key) != after.get(key)}
+    if run.finished and not any(key.startswith(END_KEYS) for key in changed):
+        say(f"{run.folder} is finished: {run.summary.get('stopped')}. Nothing to train.")
+        say("To train on, raise --trainer.max_epochs; for a new run, leave --resume out.")
+        raise SystemExit(0)
+    for key, (old, new) in changed.items():
+        say(f"changed: {key} {_shown(old)} → {_shown(new)}")
+    if files := config_files(args):
+        asked = flat(plain(parser.parse_args(args)))
+        differing = [key for key in asked if asked[key] != after.get(key) and key != "name"]
+        for key in differing[:5]:
+            say(f"note: {files[-1]} has {key} {_shown(asked[key])}; the run keeps its {_shown(after.get(key))}")
+        if len(differing) > 5:
+            say(f"note: and {len(differing) - 5} more keys; put on the command line, a key is changed")
+    callback = Resume(
+        optimizer_changed="optimizer.class_path" in changed,
+        schedule_changed="lr_scheduler.class_path" in changed or "lr_scheduler" in changed,
+        go_on=any(key.startswith(END_KEYS) for key in changed),
+    )
+    return Continued(run, config, callback)
+
+
+def _choose(place: str, args: list[str], reopened: bool) -> Run | None:
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0 and CHOICE in os.environ:
+        return Run(os.environ[CHOICE]) if os.environ[CHOICE] else None
+    if place:
+        run: Run | None = Run(place, logs_of(args))
+        if run and RunLock(run.folder).held_elsewhere():
+            RunLock(run.folder).take()  # says by whom
+    else:
+        name, logs = recipe_name(args), logs_of(args)
+        everything = versions(logs / name)
+        run = own_run(args) or (None if reopened else latest_unfinished(name, logs))
+        if run is None and everything:
+            free = [folder for folder in everything if not RunLock(folder).held_elsewhere()]
+            run = Run(free[-1]) if free else None
+        if run is None:
+            say(f"no run of {name} to resume: starting one")
+    os.environ[CHOICE] = str(run.folder) if run else ""
+    return run
+
+
+def own_run(args: Sequence[str]) -> Run | None:
+    """The run that this SLURM job has trained before it was put back into the queue."""
+    launch = launch_id()
+    if not launch.startswith("slurm"):
+        return None
+    folders = versions(logs_of(args) / recipe_name(args))
+    own = [folder for folder in folders if RunLock(folder).holder().get("launch") == launch]
+    return Run(own[-1]) if own else None
+
+
+def recipe_name(args: Sequence[str]) -> str:
+    """Under which name a command line's runs are kept."""
+    name = _value(args, "--name")
+    files = config_files(args)
+    if name is None:
+        for path in reversed(files):
+            try:
+                name = name or (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("name")
+            except (OSError, ValueError, AttributeError, yaml.YAMLError):
+                continue  # the parser will say what is wrong with it
+    return name or (files[0].stem if files else "run")
+
+
+def logs_of(args: Sequence[str]) -> Path:
+    """Where a command line's runs are kept."""
+    root = _value(args, "--trainer.default_root_dir")
+    return Path(root, LOGS) if root else LOGS
+
+
+def without_configs(args: Sequence[str]) -> list[str]:
+    """A command line without its `--config FILE`s."""
+    rest, skip = [], False
+    for arg in args:
+        if skip or arg.startswith("--config="):
+            skip = False
+        elif arg in ("--config", "-c"):
+            skip = True
+        else:
+            rest.append(arg)
+    return rest
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as `a.b.c`, the way they are put on a command line."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        name = prefix if key == "init_args" else f"{prefix}.{key}".lstrip(".")
+        if isinstance(value, dict) and value:
+            found.update(flat(value, name))
+        else:
+            found[name] = value
+    return found
+
+
+def requeue(signal: int) -> None:
+    """Under SLURM, put the job back into the queue after SIGUSR1, which `sbatch --signal=USR1@90` sends in time.
+
+    Not after SIGTERM: that is what `scancel` sends.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job or signal != getattr(signals, "SIGUSR1", None):
+        return
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, timeout=30)
+        say(f"job {job} is in the queue again")
+    except (OSError, subprocess.SubprocessError) as error:
+        say(f"warning: job {job} could not be put back into the queue: {error}")
+
+
+def _value(args: Sequence[str], option: str) -> str | None:
+    for i, arg in enumerate(args):
+        if arg == option and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(f"{option}="):
+            return arg.partition("=")[2]
+    return None
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)
