@@ -97,7 +97,7 @@ class EpochLoop(_TrainingEpochLoop):
         if where is Where.BATCH and self._should_accumulate():
             where = Where.ACCUMULATING
         listeners = [c for c in trainer.callbacks if isinstance(c, AtSafePoints)]  # type: ignore[attr-defined]
-        wanted = where in (Where.EPOCH, Where.CUT) or any([c.wants(trainer, where) for c in listeners])
+        wanted = where in (Where.EPOCH, Where.CUT) or any(c.wants(trainer, where) for c in listeners)
         signal, wanted = agree(trainer, stop.signal, wanted)
         if where is Where.ACCUMULATING:
             signal = 0  # the next batch with a step is near

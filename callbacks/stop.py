@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -63,6 +64,12 @@ class Stop:
         """
         self.signal = number
         raise Stopped(number)
+
+    def wait(self, seconds: float = 10) -> None:
+        """Let the other processes end, which have stopped at the same place, so that none stays behind."""
+        for child in self.children():
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(seconds)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal or self.at_once:

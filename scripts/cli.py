@@ -351,6 +351,7 @@ class CLI(LightningCLI):
         elif folder:
             reason = self.last.failed if self.last and self.last.failed else "before there was anything to save"
             say(f"stopped in epoch {self.trainer.current_epoch}, {reason}: {folder}")
+        self.stop.wait()
         if self.trainer.is_global_zero:
             requeue(signal)
         child = self.trainer.local_rank != 0 and hasattr(self.trainer.strategy.launcher, "procs")
