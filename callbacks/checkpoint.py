@@ -150,6 +150,7 @@ class LastCheckpoint(Callback):
 
     Attributes:
         failed: Why the last attempt to write `last.ckpt` did not succeed; None when it did.
+        seconds: The time that saving has taken, of this process.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class LastCheckpoint(Callback):
         self._loaded: dict[str, Any] = {}
         self._before_validation: list[dict[str, Any]] = []
         self._saved_step = 0
-        self._spent = 0.0
+        self.seconds = 0.0
         self._cut = False
         self._removals: list[str] = []
 
@@ -200,7 +201,7 @@ class LastCheckpoint(Callback):
             self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         for path in removals:  # `last.ckpt` knows of these, for a kill right here
             trainer.strategy.remove_checkpoint(path)
-        self._spent += time.monotonic() - started
+        self.seconds += time.monotonic() - started
 
     def _periodic(self, trainer: Trainer) -> bool:
         steps, minutes = self.checkpoint.last_every_n_train_steps, self.checkpoint.last_every_n_minutes
@@ -214,12 +215,13 @@ class LastCheckpoint(Callback):
         if where is Where.CUT:
             self._cut = not trainer.fit_loop.epoch_loop._should_accumulate()
             return self._cut
-        if self._cut:
+        if self._cut:  # this is the end of that epoch
+            self._cut = False
             return False
         if where is Where.EPOCH and trainer.fit_loop.done:
             return True
         seconds = time.monotonic() - self._started
-        affordable = where is Where.EPOCH and (not self._saved_step or self._spent <= self.share * seconds)
+        affordable = where is Where.EPOCH and (not self._saved_step or self.seconds <= self.share * seconds)
         # the clocks of different machines are different
         return trainer.strategy.broadcast(affordable or self._periodic(trainer))
 
@@ -258,9 +260,7 @@ class LastCheckpoint(Callback):
             "validation_due": where is Where.VALIDATION,
             "should_stop": trainer.should_stop,
             "end_due": where is Where.CUT,
-            "callback_metrics": {
-                name: value.detach().cpu() for name, value in trainer._logger_connector._callback_metrics.items()
-            },
+            "callback_metrics": _packed(trainer._logger_connector._callback_metrics),
             "removals": self._removals,
             "world_size": trainer.world_size,
             "events": _events(trainer),
@@ -282,9 +282,8 @@ class LastCheckpoint(Callback):
         self._started = self._saved_at = time.monotonic()
         if self._loaded:
             self._saved_step = trainer.global_step
-            connector, device = trainer._logger_connector, trainer.strategy.root_device
-            metrics = {name: value.to(device) for name, value in self._loaded["callback_metrics"].items()}
-            connector._callback_metrics.update(metrics)
+            metrics = _unpacked(self._loaded["callback_metrics"], trainer.strategy.root_device)
+            trainer._logger_connector._callback_metrics.update(metrics)
             if "metrics" in self._loaded:
                 load_metric_state(trainer, pl_module, self._loaded["metrics"])
             self._loaded = {}
@@ -293,6 +292,23 @@ class LastCheckpoint(Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             # a validation that a signal ends begins again: what it has counted so far must not stay
             self._before_validation = metric_state(trainer, pl_module)
+
+
+def _packed(metrics: dict[str, Tensor]) -> dict[str, Any]:
+    """Numbers by type of tensor: one tensor takes as long to save as thirty numbers."""
+    packed: dict[str, Any] = {}
+    for name, value in metrics.items():
+        single = value.numel() == 1 and value.ndim == 0
+        packed.setdefault(str(value.dtype), {})[name] = value.item() if single else value.detach().cpu()
+    return packed
+
+
+def _unpacked(packed: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
+    return {
+        name: torch.as_tensor(value, dtype=getattr(torch, dtype.removeprefix("torch.")), device=device)
+        for dtype, values in packed.items()
+        for name, value in values.items()
+    }
 
 
 def _events(trainer: Trainer) -> dict[str, int]:

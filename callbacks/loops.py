@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fetchers import _DataFetcher
@@ -86,6 +87,8 @@ class EpochLoop(_TrainingEpochLoop):
 
     validation_due = False
     end_due = False
+    _seen: Any = None
+    _found: list[AtSafePoints]
 
     def safe_point(self, where: Where) -> None:
         """Let the callbacks save, and end the run if a signal asks for it.
@@ -96,7 +99,7 @@ class EpochLoop(_TrainingEpochLoop):
         trainer, stop = self.trainer, self.trainer.fit_loop.stop  # type: ignore[attr-defined]
         if where is Where.BATCH and self._should_accumulate():
             where = Where.ACCUMULATING
-        listeners = [c for c in trainer.callbacks if isinstance(c, AtSafePoints)]  # type: ignore[attr-defined]
+        listeners = self._listeners()
         wanted = where in (Where.EPOCH, Where.CUT) or any(c.wants(trainer, where) for c in listeners)
         signal, wanted = agree(trainer, stop.signal, wanted)
         if where is Where.ACCUMULATING:
@@ -106,6 +109,13 @@ class EpochLoop(_TrainingEpochLoop):
                 listener.on_safe_point(trainer, where, signal)
         if signal:
             stop.now(signal)
+
+    def _listeners(self) -> list[AtSafePoints]:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        if self._seen is not callbacks:  # asking each of them what it is takes as long as all else before a batch
+            self._seen = callbacks
+            self._found = [callback for callback in callbacks if isinstance(callback, AtSafePoints)]
+        return self._found
 
     # ---- parts of Lightning's loop
 
@@ -176,9 +186,15 @@ class ValidationLoop(_EvaluationLoop):
 
     def run(self) -> Any:
         self.setup_data()
-        # with uneven numbers of batches the processes can't ask each other after each one
-        most, uneven = agree(self.trainer, int(min(sum(self.max_batches), 2**31)))
-        _, self._uneven = agree(self.trainer, 0, uneven or most != int(min(sum(self.max_batches), 2**31)))
+        self._uneven = False
+        if self.trainer.world_size > 1:
+            batches = int(min(sum(self.max_batches), 2**31))
+            most, _ = agree(self.trainer, batches)
+            # with uneven numbers of batches the processes can't ask each other after each one
+            _, self._uneven = agree(self.trainer, 0, batches != most)
+            # running statistics are those of the process's own share: what is validated is what is saved
+            for buffer in self.trainer.lightning_module.buffers():
+                dist.broadcast(buffer, src=0)
         return super().run()
 
     def _evaluation_step(self, *args: Any) -> None:
@@ -191,9 +207,8 @@ class ValidationLoop(_EvaluationLoop):
             return
         signal, _ = agree(trainer, loop.stop.signal)
         if signal and not trainer.sanity_checking:
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, AtSafePoints):
-                    callback.on_safe_point(trainer, Where.VALIDATION, signal)
+            for callback in loop.epoch_loop._listeners():
+                callback.on_safe_point(trainer, Where.VALIDATION, signal)
         if signal:
             loop.stop.now(signal)
 

@@ -36,23 +36,16 @@ class Progress(ProgressBar):
         self._enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.perf_counter()
         if self._enabled:
             self._print(_headline(trainer, pl_module))
+            if trainer.fit_loop.restarted_mid_epoch:  # which has no start any more
+                self._start_bar(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._print_epoch(trainer)
         self._started = time.perf_counter()
-        if self._enabled and self.console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(20),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bar = RichProgress(*columns, console=self.console, transient=True, auto_refresh=False)
-            total = self.total_train_batches
-            self._bar.add_task(f"epoch {trainer.current_epoch}", total=None if total == float("inf") else total)
-            self._bar.start()
+        self._start_bar(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -73,6 +66,20 @@ class Progress(ProgressBar):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop_bar()
+        self._print_epoch(trainer)
+
+    def _start_bar(self, trainer: Trainer) -> None:
+        if self._enabled and self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(20),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = RichProgress(*columns, console=self.console, transient=True, auto_refresh=False)
+            total = self.total_train_batches
+            self._bar.add_task(f"epoch {trainer.current_epoch}", total=None if total == float("inf") else total)
+            self._bar.start()
 
     def _stop_bar(self) -> None:
         if self._bar:

@@ -1,5 +1,6 @@
 """What a run did: its metrics, epoch by epoch, how fast it was, and why it stopped."""
 
+import json
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -42,14 +43,15 @@ class Record(Callback):
     def state_dict(self) -> dict[str, Any]:
         seconds = self._before + time.perf_counter() - self._started if self._started else self.seconds
         return {
-            "evaluations": [asdict(found) for found in self.evaluations],
+            # one text: pickling a thousand numbers one by one would take longer than writing the weights
+            "evaluations": json.dumps([asdict(found) for found in self.evaluations]),
             "samples": self.samples,
             "seconds": seconds,
             "validation_seconds": self.validation_seconds,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.evaluations = [Evaluation(**found) for found in state_dict["evaluations"]]
+        self.evaluations = [Evaluation(**found) for found in json.loads(state_dict["evaluations"])]
         self.samples, self.validation_seconds = state_dict["samples"], state_dict["validation_seconds"]
         self.seconds = self._before = state_dict["seconds"]
 

@@ -73,12 +73,16 @@ class Stop:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal or self.at_once:
+            if not self.signal:
+                self._tell(number, "the training is done and saved; --resume tests it")
             self._leave(number)
         self.signal = number
+        self._tell(number, "stopping after this step; a second signal ends it at once")
+
+    def _tell(self, number: int, text: str) -> None:
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            # not `print`, which this handler may be interrupting
-            name = signal.Signals(number).name
-            os.write(2, f"\n{name}: stopping after this step; a second signal ends it at once\n".encode())
+            # not `print`, which the handler may be interrupting
+            os.write(2, f"\n{signal.Signals(number).name}: {text}\n".encode())
 
     def _leave(self, number: int) -> None:
         for process in [*self.children(), *multiprocessing.active_children()]:

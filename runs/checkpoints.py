@@ -83,15 +83,19 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.Size, torch.dtype, torch.device}
+
+
 def plain(value: Any) -> Any:
     """The same in types that can be read back without executing anything: tensors, numbers, texts, lists, dicts."""
     kind = type(value)
-    if value is None or kind in (bool, int, float, complex, str, bytes, torch.Tensor, torch.Size, torch.dtype):
-        return value
-    if isinstance(value, torch.Tensor | torch.device):
+    if kind in PLAIN or isinstance(value, torch.Tensor):
         return value
     if isinstance(value, Mapping):
-        made = {plain(key): plain(item) for key, item in value.items()}
+        made = {
+            key if type(key) in PLAIN else plain(key): item if type(item) in PLAIN else plain(item)
+            for key, item in value.items()
+        }
         return OrderedDict(made) if kind is OrderedDict else made
     if isinstance(value, tuple):
         return tuple(map(plain, value))

@@ -327,6 +327,9 @@ class CLI(LightningCLI):
                 )
             return Point()
         point = resume_point(self.continued.run)
+        most, done = self.config.trainer.max_epochs, point.state.get("epoch", 0)
+        if most not in (None, -1) and most < done:
+            raise UserError(f"trainer.max_epochs: {most} is less than the {done} epochs of {self.continued.run.folder}")
         for reason in point.damaged:
             say(f"warning: {reason}")
         if point.path:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from callbacks import Resume
+from modules.optimizers import LENGTH_ARGUMENTS
 from runs import Run
 from runs.errors import UserError
 from runs.parser import Parser, config_files
@@ -83,19 +84,35 @@ def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], di
         raise SystemExit(0)
     for key, (old, new) in changed.items():
         say(f"changed: {key} {_shown(old)} → {_shown(new)}")
-    if files := config_files(args):
-        asked = flat(plain(parser.parse_args(args)))
-        differing = [key for key in asked if asked[key] != after.get(key) and key != "name"]
-        for key in differing[:5]:
-            say(f"note: {files[-1]} has {key} {_shown(asked[key])}; the run keeps its {_shown(after.get(key))}")
-        if len(differing) > 5:
-            say(f"note: and {len(differing) - 5} more keys; put on the command line, a key is changed")
+    arguments = (plain(config).get("lr_scheduler") or {}).get("init_args") or {}
+    by_length = any(name in arguments and arguments[name] is None for name in LENGTH_ARGUMENTS)
+    if by_length and any(key.startswith("trainer.max_") for key in changed):
+        say("note: the schedule is as long as the run: from here on it is that of the new length")
+    if config_files(args):
+        _compare_files(parser, args, after, plain)
     callback = Resume(
         optimizer_changed="optimizer.class_path" in changed,
         schedule_changed="lr_scheduler.class_path" in changed or "lr_scheduler" in changed,
         go_on=any(key.startswith(END_KEYS) for key in changed),
     )
     return Continued(run, config, callback)
+
+
+def _compare_files(
+    parser: Parser, args: list[str], used: dict[str, Any], plain: Callable[[Any], dict[str, Any]]
+) -> None:
+    """Say what the files on the command line have otherwise than the run."""
+    place = ", ".join(map(str, config_files(args)))
+    try:
+        asked = flat(plain(parser.parse_args(args)))
+    except UserError as error:
+        say(f"note: {place} can't be used any more ({error}); the run has its own config")
+        return
+    differing = [key for key in asked if asked[key] != used.get(key) and key != "name"]
+    for key in differing[:5]:
+        say(f"note: {place} has {key} {_shown(asked[key])}; the run keeps its {_shown(used.get(key))}")
+    if len(differing) > 5:
+        say(f"note: and {len(differing) - 5} keys more; a key on the command line is changed")
 
 
 def _choose(place: str, args: list[str], reopened: bool) -> Run | None:
