@@ -64,8 +64,7 @@ class FitLoop(_FitLoop):
         return not self.epoch_loop.validation_due and not self.epoch_loop.end_due and super().done
 
     def on_advance_start(self) -> None:
-        if not self.restarted_mid_epoch:
-            seed_generators(self.seed, self.trainer.current_epoch, -1, self.trainer.global_rank)
+        self.epoch_loop._seed(-1)
         super().on_advance_start()
 
     def on_advance_end(self) -> None:
@@ -131,10 +130,18 @@ class EpochLoop(_TrainingEpochLoop):
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         trainer, loop = self.trainer, self.trainer.fit_loop
         done = self.batch_progress.current.ready
-        if loop.is_resuming:
-            self._go_to(data_fetcher, done)
-        elif trainer.current_epoch > 0:
+        loaders = data_fetcher.combined_loader.flattened
+        one = next(parts(loaders[0]), None) if len(loaders) == 1 else None
+        # the first epoch's iterator is there already, and for a loader that can start anywhere it is the right one
+        if loop.is_resuming or trainer.current_epoch > 0 or one is None:
+            if one is not None:
+                one.start_at(done)
+            self._seed(-1)
             iter(data_fetcher)
+            if one is not None or all(hasattr(loader, "load_state_dict") for loader in loaders):
+                data_fetcher.fetched += done
+            else:
+                self._skip(data_fetcher, done)
         data_fetcher._start_profiler = self._on_before_fetch
         data_fetcher._stop_profiler = self._on_after_fetch
         if done:  # otherwise the next batch would take itself for the epoch's first, and reset what is logged
@@ -148,8 +155,7 @@ class EpochLoop(_TrainingEpochLoop):
             return
         if self.batch_progress.current.ready:
             self.safe_point(Where.BATCH)
-        trainer = self.trainer
-        seed_generators(trainer.fit_loop.seed, trainer.current_epoch, self.batch_idx + 1, trainer.global_rank)  # type: ignore[attr-defined]
+        self._seed(self.batch_idx + 1)
         super().advance(data_fetcher)
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
@@ -162,22 +168,18 @@ class EpochLoop(_TrainingEpochLoop):
     def _broadcast_sigterm_tensor(self) -> None:
         """Nothing: `safe_point` does that, for every signal and from every process."""
 
-    def _go_to(self, data_fetcher: _DataFetcher, batch: int) -> None:
-        """Make `batch` of this epoch the next one that the fetcher gives."""
-        loaders = data_fetcher.combined_loader.flattened
-        one = next(parts(loaders[0]), None) if len(loaders) == 1 else None
-        if one is not None:
-            one.start_at(batch)
-        iter(data_fetcher)
-        if one is not None or all(hasattr(loader, "load_state_dict") for loader in loaders):
-            data_fetcher.fetched += batch
-            return
-        for skipped in range(batch):  # can only start at its beginning: read, and dropped
-            seed_generators(self.trainer.fit_loop.seed, self.trainer.current_epoch, skipped, self.trainer.global_rank)  # type: ignore[attr-defined]
+    def _seed(self, batch: int) -> None:
+        seed: int = self.trainer.fit_loop.seed  # type: ignore[attr-defined]
+        seed_generators(seed, self.trainer.current_epoch, batch, self.trainer.global_rank)
+
+    def _skip(self, data_fetcher: _DataFetcher, batches: int) -> None:
+        """Read and drop the batches that are done, of loaders that can only start at their beginning."""
+        for batch in range(batches):
+            self._seed(batch)
             try:
                 next(data_fetcher)
             except StopIteration:
-                rank_zero_warn(f"the run was cut after {batch} batches of an epoch, and now it has only {skipped}")
+                rank_zero_warn(f"the run was cut after {batches} batches of an epoch, which now has only {batch}")
                 return
 
 

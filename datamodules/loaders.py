@@ -108,6 +108,21 @@ class EpochOrder:
         return [batch[self.rank :: world] for batch in batches]
 
 
+class EpochSeed:
+    """Stands where the sampler of a loader over an IterableDataset was, and seeds its workers anew for each epoch."""
+
+    def __init__(self, inner: Any, generator: torch.Generator, seed: int) -> None:
+        self.inner, self.generator, self.seed = inner, generator, seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the workers' seeds; Lightning calls this before each epoch."""
+        self.generator.manual_seed(mix_seed(self.seed, epoch))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.inner)
+
+
 class SeededDataset(Dataset):
     """A dataset whose random numbers follow from the batch, whichever process loads it."""
 
@@ -142,8 +157,8 @@ class SeededDataset(Dataset):
 def make_exact(loaders: Any, seed: int, training: bool, rank: int = 0, world_size: int = 1) -> Any:
     """The same loader, or collection of loaders, with the order and the random numbers of `EpochOrder`.
 
-    Loaders that are no DataLoader stay as they are. One whose sampler has no length, or over an IterableDataset, gets
-    a seed for its workers and nothing else: dividing it among devices is its own affair.
+    Loaders that are no DataLoader, or keep a state of their own, stay as they are. One whose sampler has no length, or
+    over an IterableDataset, gets seeds for its workers and nothing else: dividing it among devices is its own affair.
 
     Raises:
         ValueError: The batches of a training can't be shared equally, or there are fewer samples than devices.
@@ -160,11 +175,14 @@ def make_exact(loaders: Any, seed: int, training: bool, rank: int = 0, world_siz
 
 
 def _change(loader: DataLoader, seed: int, training: bool, rank: int, world_size: int) -> None:
-    if loader.generator is None:  # the workers' seeds come from it, and not from the generator of the training
-        loader.generator = torch.Generator().manual_seed(mix_seed(seed))
     name = "batch_sampler" if loader.batch_sampler is not None else "sampler"
     inner: Any = getattr(loader, name)
-    if isinstance(loader.dataset, IterableDataset) or isinstance(inner, EpochOrder) or not hasattr(inner, "__len__"):
+    if isinstance(inner, EpochOrder) or isinstance(loader.sampler, EpochSeed) or hasattr(loader, "load_state_dict"):
+        return
+    if loader.generator is None:  # the workers' seeds come from it, and not from the generator of the training
+        loader.generator = torch.Generator()
+    if isinstance(loader.dataset, IterableDataset) or not hasattr(inner, "__len__"):
+        object.__setattr__(loader, "sampler", EpochSeed(loader.sampler, loader.generator, seed))
         return
     if isinstance(loader.sampler, DistributedSampler):
         world_size = 1  # shared already

@@ -201,9 +201,8 @@ class CLI(LightningCLI):
         def exact() -> Any:
             share = self.config.trainer.use_distributed_sampler
             rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if share else (0, 1)
-            overfit = self.trainer.overfit_batches  # type: ignore[attr-defined]
-            if overfit:  # Lightning takes out the shuffling, and has to see the sampler for that
-                return made()
+            if self.trainer.overfit_batches:  # type: ignore[attr-defined]
+                return made()  # Lightning takes out the shuffling, and has to see the sampler for that
             return make_exact(made(), self.config.seed_everything, hook == "train_dataloader", rank, world_size)
 
         setattr(owner, hook, exact)
@@ -213,7 +212,8 @@ class CLI(LightningCLI):
         given = config["callbacks"] or []
         callbacks = list(given) if isinstance(given, list) else [given]
         config["profiler"] = config["profiler"] or NoProfiler()
-        config["use_distributed_sampler"] = False  # its way repeats samples; `make_exact` shares the batches
+        if not config["overfit_batches"]:  # Lightning's way repeats samples; `make_exact` shares the batches
+            config["use_distributed_sampler"] = False
         plugins = config["plugins"] or []
         self.files = CheckpointFiles()
         own = list(plugins) if isinstance(plugins, list) else [plugins]

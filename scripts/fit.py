@@ -39,11 +39,14 @@ more:
   --debug                  the traceback of an error
 """
 
+import signal
 import sys
 from pathlib import Path
 
 if not __package__:  # started as a script: the rooms of this clone come first, wherever it is started from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # no traceback from within the imports
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from scripts.cli import CLI, main
 from scripts.resume import take_resume
