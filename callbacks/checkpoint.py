@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -316,7 +317,8 @@ def _events(trainer: Trainer) -> dict[str, int]:
     logger = trainer.logger
     if not isinstance(logger, TensorBoardLogger) or not trainer.is_global_zero or logger._experiment is None:
         return {}
-    logger.experiment.flush()
+    with suppress(OSError):  # a disk that is full
+        logger.experiment.flush()
     return {path.name: path.stat().st_size for path in Path(logger.log_dir).glob("events.out.tfevents.*")}
 
 

@@ -35,12 +35,12 @@ class OnNonFinite(Callback):
     def __init__(self, action: Literal["stop", "skip", "ignore"] = "stop") -> None:
         self.action = action
         self.skipped = 0
-        self._batch: Any = None
-        self._index = 0
         self._bad: str | None = None
         self._drop = False
         self._buffers: list[tuple[Tensor, Tensor]] = []
         self._flag: tuple[Tensor, Any, int] | None = None  # of the last loss, on its way from the device
+        if action != "skip":  # spares Lightning two calls in each step
+            self.on_train_batch_start = self.on_before_optimizer_step = None  # type: ignore[method-assign, assignment]
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped}
@@ -51,12 +51,10 @@ class OnNonFinite(Callback):
     # ---- each step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._batch, self._index = batch, batch_idx
-        if self.action == "skip":
-            if not self._buffers:
-                self._buffers = [(b, b.clone()) for b in pl_module.buffers() if b.is_floating_point()]
-            for buffer, kept in self._buffers:
-                kept.copy_(buffer)
+        if not self._buffers:
+            self._buffers = [(b, b.clone()) for b in pl_module.buffers() if b.is_floating_point()]
+        for buffer, kept in self._buffers:
+            kept.copy_(buffer)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if loss.device.type == "cuda" and self.action == "stop":
@@ -72,8 +70,6 @@ class OnNonFinite(Callback):
             self._bad = self._report(trainer, pl_module, value)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        if self.action != "skip":
-            return
         _, drop = agree(trainer, 0, self._drop)
         self._drop = False
         if drop:
@@ -133,14 +129,16 @@ class OnNonFinite(Callback):
         late = step is not None
         step = trainer.global_step if step is None else step
         rates = sorted({group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups})
-        first = first_bad(trainer, pl_module, self._batch, self._index)
-        indices = [] if late else _indices(trainer, self._index)
+        loop = trainer.fit_loop.epoch_loop
+        number = loop.batch_idx
+        first = first_bad(trainer, pl_module, loop._results.batch, number)
+        indices = [] if late else _indices(trainer, number)
         folder = trainer.log_dir if trainer.loggers else None
         facts = {
             "loss": str(value),
             "step": step,
             "epoch": trainer.current_epoch,
-            "batch": self._index,
+            "batch": number,
             "first": first,
             "lr": rates,
             "indices": indices,
@@ -153,7 +151,7 @@ class OnNonFinite(Callback):
         shown = ", ".join(map(str, indices[:8])) + (f", … ({len(indices)}{where})" if len(indices) > 8 else "")
         rank = f" of process {trainer.global_rank}" if trainer.world_size > 1 else ""
         return (
-            f"loss: {value} in step {step} (epoch {trainer.current_epoch}, batch {self._index}{rank}); "
+            f"loss: {value} in step {step} (epoch {trainer.current_epoch}, batch {number}{rank}); "
             f"first not finite: {first}; lr {', '.join(f'{rate:.3g}' for rate in rates)}"
             + (f"; samples {shown}" if indices else "")
             + _last_good(trainer)

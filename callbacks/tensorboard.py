@@ -5,7 +5,7 @@ import math
 import signal
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,10 @@ class TensorBoardViews(Callback):
             }
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with suppress(OSError):  # a disk that is full
+            self._show(trainer, pl_module)
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show_first(trainer, pl_module)
         writer, best = _writer(trainer), self._best
         if not writer or not best:

@@ -10,6 +10,7 @@ import logging
 import shlex
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -54,7 +55,7 @@ from runs.run import LOGS
 from runs.summary import print_summary, write_summary
 from scripts.checks import check_config, check_trainer, slow_bf16
 from scripts.resume import Continued, go_on, requeue
-from scripts.say import say, show_warning
+from scripts.say import say, show_thread_error, show_warning
 
 MONITOR = "val/loss"
 DEFAULTS = {
@@ -461,6 +462,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before.*")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`.*")
     warnings.showwarning = show_warning  # type: ignore[assignment]
+    threading.excepthook = show_thread_error
 
 
 def resume_command(folder: Path) -> str:

@@ -1,6 +1,7 @@
 """What the commands print beside their results."""
 
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -19,3 +20,9 @@ def show_warning(message: Warning | str, category: type[Warning], filename: str,
         print(f"warning: {message}", file=sys.stderr)
     else:
         print(warnings.formatwarning(message, category, filename, lineno), end="", file=sys.stderr)
+
+
+def show_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Leave out that TensorBoard's writing thread could not write: `RunLogger` says so, in a line."""
+    if type(error.thread).__name__ != "_AsyncWriterThread" or not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)
