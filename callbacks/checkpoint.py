@@ -69,10 +69,11 @@ class Checkpoint(ModelCheckpoint):
         **kwargs: Any,
     ) -> None:
         for name, value in (("every_n_train_steps", every_n_train_steps), ("every_n_minutes", every_n_minutes)):
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:  # not a number neither
                 raise ValueError(f"checkpoint.{name}: {value} is not a positive number")
         self.last_every_n_train_steps = every_n_train_steps
         self.last_every_n_minutes = every_n_minutes
+        kwargs.pop("save_last", None)  # there always is a last one
         steps = every_n_train_steps if monitor is None else None
         super().__init__(dirpath, filename, monitor, every_n_train_steps=steps, **kwargs)
         self.pending: list[Decision] = []
@@ -94,6 +95,10 @@ class Checkpoint(ModelCheckpoint):
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         self.pending.append(Decision(None, filepath, trainer.current_epoch, {}))
+
+    def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
+        # the one that the run went on from, too: all that was in it is in later ones
+        return previous != current and Path(str(self.dirpath)).absolute() in Path(previous).absolute().parents
 
     def file_exists(self, filepath: str | Path, trainer: Trainer) -> bool:
         # what a killed process has left of this run does not count: it will be written again

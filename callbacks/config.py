@@ -1,5 +1,6 @@
 """The config, kept where the run is."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,11 @@ class SaveConfig(Callback):
             return
         logger = trainer.loggers[0]
         if isinstance(logger, TensorBoardLogger):
-            if not self.since:
+            with suppress(OSError):  # a disk that is full
                 log_hparams(logger.log_dir, self.hparams)
-            if not self.since or self.changed:
-                text = "".join(f"    {line}\n" for line in self.text.splitlines())
-                logger.experiment.add_text("config", text, self.since)
+                if not self.since or self.changed:
+                    text = "".join(f"    {line}\n" for line in self.text.splitlines())
+                    logger.experiment.add_text("config", text, self.since)
 
 
 def flat_hparams(config: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
@@ -58,6 +59,19 @@ class FitLoop(_FitLoop):
     epoch_loop: "EpochLoop"
     stop: Stop
     seed: int
+    _has_ended = False
+
+    def run(self) -> None:
+        resumed = self.is_resuming
+        super().run()
+        if resumed and not self._has_ended:
+            # killed between its last step and its end, which is all that is left of it
+            call._call_callback_hooks(self.trainer, "on_train_end")
+            call._call_lightning_module_hook(self.trainer, "on_train_end")
+
+    def on_run_end(self) -> None:
+        self._has_ended = True
+        super().on_run_end()
 
     @property
     def done(self) -> bool:

@@ -82,7 +82,8 @@ class Record(Callback):
             self.validation_seconds += time.perf_counter() - self._validation_started
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seconds = self._before + time.perf_counter() - self._started
+        if self._started:
+            self.seconds = self._before + time.perf_counter() - self._started
 
 
 def _batch_size(batch: Any) -> int | None:

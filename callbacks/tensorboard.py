@@ -67,6 +67,8 @@ class TensorBoardViews(Callback):
     def _show_first(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The graph and the inputs of the first batch."""
         writer, first = _writer(trainer), self._first
+        if first is None and writer:  # a run that had nothing left to train
+            first = self._prepared(trainer, pl_module)
         if not writer or first is None or not len(first):
             return
         _add_graph(writer, pl_module, first[:1])
@@ -149,6 +151,17 @@ class TensorBoardViews(Callback):
         preempted = getattr(exception, "signal", None) not in (None, signal.SIGINT)
         if _fitting(trainer) and not preempted:
             self.on_train_end(trainer, pl_module)
+
+    def _prepared(self, trainer: Trainer, pl_module: LightningModule) -> Tensor | None:
+        stored = self._stored(trainer)
+        if stored is None:
+            return None
+        try:
+            batch = pl_module._apply_batch_transfer_handler(next(iter(trainer.train_dataloader)))  # type: ignore[arg-type]
+        except Exception:
+            return None
+        inputs = _inputs(batch)
+        return inputs[: self.images].detach() if inputs is not None and inputs.ndim else None
 
     @staticmethod
     def _stored(trainer: Trainer) -> Tensor | None:

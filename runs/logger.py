@@ -39,8 +39,11 @@ class RunLogger(TensorBoardLogger):
         if not self.lost:
             try:
                 super().log_metrics(metrics, step)
-            except OSError as error:
-                self.lose(error)
+            except (OSError, ValueError) as error:  # Lightning makes a ValueError of whatever the writer raises
+                cause = error if isinstance(error, OSError) else error.__cause__
+                if not isinstance(cause, OSError):
+                    raise
+                self.lose(cause)
 
     def save(self) -> None:
         # without Lightning's hparams.yaml, since config.yaml says the same and more

@@ -65,8 +65,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the fit has come to its end and written its summary."""
-        return bool(self.summary)
+        """Whether the fit has come to its end, written its summary, and has that end on the disk."""
+        return bool(self.summary) and not self.summary.get("unsaved")
 
     def checkpoint(self, which: str | Path = "best") -> Path:
         """The file of the `best` or the `last` checkpoint, or of the one at a path.

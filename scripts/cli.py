@@ -247,7 +247,7 @@ class CLI(LightningCLI):
         self.last: LastCheckpoint | None = None
         self.save_config: SaveConfig | None = None
         if config["barebones"]:
-            config["logger"] = None
+            config.update(dict.fromkeys(("logger", "profiler", "log_every_n_steps", "enable_model_summary")))
             return [self.record]
         callbacks: list[Callback] = [self.record, CheckMonitors(MONITOR), self.config_init.early_stopping]
         nonfinite = OnNonFinite(self.config.on_nonfinite)
@@ -364,12 +364,14 @@ class CLI(LightningCLI):
 
     def _end(self, summary: dict[str, Any]) -> None:
         folder, lost = self._folder(), self.last.failed if self.last else None
+        if lost:
+            summary["unsaved"] = lost
         if folder:
             try:
-                write_summary(folder, summary)
                 metrics = {**summary.get("val", {}), **summary.get("test", {})}
                 if isinstance(self.trainer.logger, TensorBoardLogger):
                     log_best(folder, metrics, summary["best_step"])
+                write_summary(folder, summary)  # the last of all: it says that the run is finished
             except OSError as error:
                 lost = lost or f"{folder}: {error.strerror or error}"
         print_summary(summary, folder, can_predict=hasattr(self.datamodule, "read_files"))

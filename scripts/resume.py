@@ -76,6 +76,8 @@ def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], di
         return None
     saved = parser.parse_args(["--config", str(run.config_file)])
     config = parser.parse_args(["--config", str(run.config_file), *overrides])
+    if (rest := without_known(overrides, plain(saved), plain(config))) != overrides:
+        config = parser.parse_args(["--config", str(run.config_file), *rest])
     before, after = flat(plain(saved)), flat(plain(config))
     changed = {key: (before.get(key), after.get(key)) for key in [*before, *after] if before.get(key) != after.get(key)}
     if run.finished and not any(key.startswith(END_KEYS) for key in changed):
@@ -175,6 +177,29 @@ def without_configs(args: Sequence[str]) -> list[str]:
         else:
             rest.append(arg)
     return rest
+
+
+def without_known(args: Sequence[str], saved: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """A command line without what adds to a list (`--trainer.callbacks+`) what is in the run's own config already."""
+    known = []
+    for option in {arg.split("=")[0] for arg in args if arg.split("=")[0].endswith("+")}:
+        key = option.strip("-+")
+        before, after = (_at(tree, key) or [] for tree in (saved, config))
+        if all(item in before for item in after[len(before) :]):
+            known.append(key)
+    rest, skip = [], False
+    for arg in args:
+        if arg.startswith("--"):
+            skip = any(arg.lstrip("-").startswith((f"{key}+", f"{key}.")) for key in known)
+        if not skip:
+            rest.append(arg)
+    return rest
+
+
+def _at(tree: Any, key: str) -> Any:
+    for name in key.split("."):
+        tree = (tree or {}).get(name)
+    return tree
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
