@@ -76,6 +76,7 @@ class Checkpoint(ModelCheckpoint):
         kwargs.pop("save_last", None)  # there always is a last one
         steps = every_n_train_steps if monitor is None else None
         super().__init__(dirpath, filename, monitor, every_n_train_steps=steps, **kwargs)
+        self._own_folder = dirpath is None
         self.pending: list[Decision] = []
         self._before: dict[str, Any] = {}
         self._foreign: set[str] | None = None  # files that were there before the run
@@ -98,7 +99,8 @@ class Checkpoint(ModelCheckpoint):
 
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
         # the one that the run went on from, too: all that was in it is in later ones
-        return previous != current and Path(str(self.dirpath)).absolute() in Path(previous).absolute().parents
+        path, folder = Path(previous).resolve(), Path(str(self.dirpath)).resolve()
+        return previous != current and path.is_relative_to(folder) and path.suffix == self.FILE_EXTENSION
 
     def file_exists(self, filepath: str | Path, trainer: Trainer) -> bool:
         # what a killed process has left of this run does not count: it will be written again
@@ -108,7 +110,9 @@ class Checkpoint(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if self._foreign is None:
-            there = sorted(Path(self.dirpath).rglob("*.ckpt")) if self.dirpath and trainer.is_global_zero else []
+            # in the run's own folder there is nothing of others
+            look = self.dirpath and trainer.is_global_zero and not self._own_folder
+            there = sorted(Path(str(self.dirpath)).rglob("*.ckpt")) if look else []
             self._foreign = trainer.strategy.broadcast({self._relative(str(path)) for path in there})
 
     # ---- paths are kept relative, so that a run's folder can be moved
@@ -125,6 +129,11 @@ class Checkpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state = dict(state_dict)
+        for name in (*state["best_k_models"], state["best_model_path"]):
+            if name and (Path(name).is_absolute() or ".." in Path(name).parts):
+                raise ValueError(
+                    f"checkpoint: the state names {name!r}, which is outside the folder of the checkpoints"
+                )
         state["dirpath"] = self.dirpath
         state["best_k_models"] = {self._absolute(name): score for name, score in state["best_k_models"].items()}
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
@@ -273,6 +282,11 @@ class LastCheckpoint(Callback):
         }
         if where is Where.VALIDATION:
             state["metrics"] = self._before_validation
+            # its batches will be counted again
+            counts = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            for name, count in counts["current"].items():
+                counts["total"][name] -= count
+                counts["current"][name] = 0
         elif where is not Where.EPOCH:
             state["metrics"] = metric_state(trainer, pl_module)
         checkpoint["callbacks"][self.state_key] = state

@@ -170,7 +170,15 @@ class EpochLoop(_TrainingEpochLoop):
         if self.batch_progress.current.ready:
             self.safe_point(Where.BATCH)
         self._seed(self.batch_idx + 1)
-        super().advance(data_fetcher)
+        before = self.batch_progress.current.ready
+        try:
+            super().advance(data_fetcher)
+        except RuntimeError:
+            # the signal has ended a worker, too, and there is no next batch: still between two of them
+            if not self.trainer.fit_loop.stop.signal or self.batch_progress.current.ready != before:  # type: ignore[attr-defined]
+                raise
+            self.safe_point(Where.BATCH)
+            raise
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         super().on_advance_end(data_fetcher)
@@ -211,12 +219,19 @@ class ValidationLoop(_EvaluationLoop):
             # running statistics are those of the process's own share: what is validated is what is saved
             for buffer in self.trainer.lightning_module.buffers():
                 dist.broadcast(buffer, src=0)
-        return super().run()
+        try:
+            return super().run()
+        except RuntimeError:
+            if self.trainer.fit_loop.stop.signal:  # type: ignore[attr-defined]
+                self._stop_here()  # it has ended a worker, too
+            raise
 
     def _evaluation_step(self, *args: Any) -> None:
         super()._evaluation_step(*args)
-        if self._uneven:
-            return
+        if not self._uneven:
+            self._stop_here()
+
+    def _stop_here(self) -> None:
         trainer = self.trainer
         loop: Any = trainer.fit_loop
         if not trainer.sanity_checking and loop.epoch_loop._should_accumulate():

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, LambdaLR, LRScheduler, OneCycleLR
 
+# what a schedule counts; all else of it is configured
+COUNTERS = ("last_epoch", "_step_count", "_last_lr", "best", "num_bad_epochs", "cooldown_counter", "T_cur", "T_i")
 # `get_lr` of these gives the learning rate of a step, whatever was before it; that of others goes on from the last one
 DIRECT = (OneCycleLR, CyclicLR, LambdaLR, CosineAnnealingWarmRestarts)
 
@@ -64,18 +66,17 @@ class Resume(Callback):
             self._schedules = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._then:
+        if not trainer.ckpt_path:
             return
+        groups, schedules = self._then.get("groups", []), self._then.get("schedules", [])
         if not self.optimizer_changed:
-            for optimizer, new, then in zip(
-                trainer.optimizers, self._new["groups"], self._then["groups"], strict=False
-            ):
-                _keep_changes(optimizer, new, then)
-        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-        rows = zip(schedulers, self._schedules, self._new["schedules"], self._then["schedules"], strict=False)
-        for scheduler, saved, new, then in rows:
-            _restore_schedule(scheduler, saved, new, then)
-        self._then = {}
+            for i, optimizer in enumerate(trainer.optimizers):
+                _keep_changes(optimizer, self._new["groups"][i], groups[i] if i < len(groups) else [])
+        for i, saved in enumerate(self._schedules):
+            new = self._new["schedules"][i]
+            # without a record of then, whatever is no counter counts as changed
+            then = schedules[i] if i < len(schedules) else {name: new[name] for name in COUNTERS if name in new}
+            _restore_schedule(trainer.lr_scheduler_configs[i].scheduler, saved, new, then)
 
 
 def _without_params(group: dict[str, Any]) -> dict[str, Any]:
@@ -84,12 +85,13 @@ def _without_params(group: dict[str, Any]) -> dict[str, Any]:
 
 def _keep_changes(optimizer: Any, new: list[dict[str, Any]], then: list[dict[str, Any]]) -> None:
     """Put the configured values that have changed back into an optimizer whose state was just loaded."""
-    for group, now, before in zip(optimizer.param_groups, new, then, strict=False):
+    for i, (group, now) in enumerate(zip(optimizer.param_groups, new, strict=False)):
+        before = then[i] if i < len(then) else {}
         for name, value in now.items():
-            if name not in before or same(value, before[name]):
+            if name in before and same(value, before[name]):
                 continue
             # the rate may have come down by a schedule: it stays the same share of the configured one
-            scale = name == "lr" and before[name] and group[name] != before[name]
+            scale = name == "lr" and before.get(name) and group[name] != before[name]
             group[name] = value * group[name] / before[name] if scale else value
 
 

@@ -41,6 +41,7 @@ class Stop:
     def __init__(self) -> None:
         self.signal = 0
         self.at_once = False
+        self._process = os.getpid()
         self.children: Callable[[], list[Any]] = list
 
     @contextmanager
@@ -74,11 +75,15 @@ class Stop:
                 child.wait(seconds)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a worker that has inherited this handler; it is ended by the process that it works for
         if self.signal or self.at_once:
             if not self.signal:
                 self._tell(number, "the training is done and saved; --resume tests it")
             self._leave(number)
         self.signal = number
+        if hasattr(signal, "SIGCHLD"):  # a worker that the signal has ended, too, is no reason to break off the step
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._tell(number, "stopping after this step; a second signal ends it at once")
 
     def _tell(self, number: int, text: str) -> None:
@@ -87,6 +92,11 @@ class Stop:
             os.write(2, f"\n{signal.Signals(number).name}: {text}\n".encode())
 
     def _leave(self, number: int) -> None:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            os.kill(os.getppid(), number)  # the process that has started this one ends all of them
+            return
+        if os.isatty(1):
+            os.write(1, b"\x1b[?25h")  # the cursor, which a progress bar hides
         for process in [*self.children(), *multiprocessing.active_children()]:
             process.kill()
         os._exit(128 + number)

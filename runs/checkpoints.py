@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Set
 from datetime import timedelta
 from enum import Enum
@@ -89,19 +89,31 @@ PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.
 def plain(value: Any) -> Any:
     """The same in types that can be read back without executing anything: tensors, numbers, texts, lists, dicts."""
     kind = type(value)
-    if kind in PLAIN or isinstance(value, torch.Tensor):
+    if kind in PLAIN:
         return value
+    if isinstance(value, torch.Tensor):
+        own = not kind.__module__.startswith("torch")
+        return value.as_subclass(torch.Tensor) if own else value  # type: ignore[arg-type]
     if isinstance(value, Mapping):
         made = {
-            key if type(key) in PLAIN else plain(key): item if type(item) in PLAIN else plain(item)
+            key if type(key) in PLAIN else _plain_key(key): item if type(item) in PLAIN else plain(item)
             for key, item in value.items()
         }
         return OrderedDict(made) if kind is OrderedDict else made
     if isinstance(value, tuple):
         return tuple(map(plain, value))
-    if isinstance(value, list | Set | range):
+    if isinstance(value, list | Set | range | deque):
         return [plain(item) for item in value]
     return _plain_object(value)
+
+
+def _plain_key(key: Any) -> Any:
+    made = plain(key)
+    try:
+        hash(made)
+    except TypeError:
+        return tuple(made) if isinstance(made, list) else str(key)
+    return made
 
 
 def _plain_object(value: Any) -> Any:

@@ -109,6 +109,8 @@ def _unknown_key(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
 
 def _broken_import(message: str) -> str:
     """What is wrong with a user's own module that can't be imported; nothing when every module can."""
+    if "!!python" in message:
+        return ""  # somebody's try to have it imported
     for name in re.findall(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", message):
         module = name.rpartition(".")[0]
         try:

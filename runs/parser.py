@@ -154,10 +154,32 @@ def check_yaml(path: Path, groups: Container[str] = ()) -> None:
         raise UserError(f"{path}: the file is empty; it should hold keys such as `model:`, `data:`, `trainer:`")
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path}: not a mapping of keys such as `model:`, `data:`, `trainer:`")
+    _refuse_tags(path, root)
     _refuse_duplicates(path, root, "")
     for key, value in root.value:
         if key.value in groups and not isinstance(value, yaml.MappingNode):
             raise UserError(f"{path}, line {key.start_mark.line + 1}: `{key.value}:` must hold keys of its own")
+
+
+def _refuse_tags(path: Path, root: yaml.Node) -> None:
+    """Let plain values through, and nothing that a reader would make objects of."""
+    nodes, seen = [root], set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        line = node.start_mark.line + 1
+        if node.tag not in yaml.SafeLoader.yaml_constructors:
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            raise UserError(f"{path}, line {line}: {tag} is refused; a config holds plain values")
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise UserError(f"{path}, line {line}: a key has to be a word, not a list or a mapping")
+                nodes += [key, value]
 
 
 def _refuse_duplicates(path: Path, node: yaml.Node, prefix: str) -> None:

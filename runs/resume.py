@@ -18,6 +18,12 @@ except ImportError:  # Windows: nobody keeps two processes from going on with on
 
 LOCK = ".lock"
 STATE = "LastCheckpoint"  # under this name that callback keeps its state in a checkpoint
+# what is in a checkpoint from which a run goes on
+FORM = {
+    "callbacks": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list,
+    "global_step": int, "epoch": int,
+}
+OWN = {"goes_on", "validation_due", "end_due", "should_stop", "callback_metrics", "removals", "events"}
 
 
 @dataclass
@@ -132,19 +138,41 @@ def resume_point(run: Run) -> Point:
     for path in [last, *others] if last.is_file() else others:
         try:
             state = read_checkpoint(path)
+            goes_on = _check_form(state, path)
         except UserError as error:
             point.damaged.append(str(error))
             continue
-        if not state.get("callbacks", {}).get(STATE, {}).get("goes_on"):
+        if not goes_on:
             continue  # weights only, or from within an accumulation of gradients
         found.append((int(state["global_step"]), int(state["epoch"]), path, state))
         if path == last:
             break
+    if not found and point.damaged:
+        raise UserError(f"{run.folder}: no checkpoint to go on from: {'; '.join(point.damaged)}")
     if not found:
-        reasons = "; ".join(point.damaged) or "they hold weights only"
-        raise UserError(f"{run.folder}: no checkpoint to go on from: {reasons}")
+        return point  # it was killed before there was a first one to go on from
     _, _, point.path, point.state = max(found, key=lambda item: item[:2])
     return point
+
+
+def _check_form(state: dict[str, Any], path: Path) -> bool:
+    """Whether a run can go on from a checkpoint.
+
+    Raises:
+        UserError: It has not the form of one of this project.
+    """
+    callbacks = state.get("callbacks", {})
+    own = callbacks.get(STATE) if isinstance(callbacks, dict) else callbacks
+    if own is None or (isinstance(own, dict) and own.get("goes_on") is False):
+        return False
+    wrong = next((key for key, kind in FORM.items() if not isinstance(state.get(key), kind)), None)
+    if wrong is None and not (isinstance(own, dict) and own.keys() >= OWN):
+        wrong = STATE
+    if wrong is None and "epoch_progress" not in state["loops"].get("fit_loop", {}):
+        wrong = "loops"
+    if wrong:
+        raise UserError(f"{path}: no run can go on from it, there is no {wrong} of the right form in it")
+    return True
 
 
 def tidy(run: Run, point: Point) -> None:

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -273,8 +274,9 @@ class CLI(LightningCLI):
         """Train, test the best checkpoint, print the summary and write it into the run's folder."""
         if slow_bf16(self.config.trainer):
             say("note: this CPU has no bf16 instructions and emulates them: trainer.precision 32-true is much faster")
-        lock, point = self._begin()
+        self.lock: RunLock | None = None
         try:
+            point = self._begin()
             with self.stop.listening():
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=point.path)
                 self.stop.at_once = True  # nothing is left that could be lost
@@ -286,25 +288,28 @@ class CLI(LightningCLI):
         except NonFiniteError as error:
             raise UserError(str(error), status=1) from error
         except Exception as error:
+            if self.continued and _restoring(error):
+                reason = one_line(error).replace("`", "")
+                raise UserError(f"{point.path}: a run can't go on from it: {type(error).__name__}: {reason}") from error
             mistake = told(error, before_training=self.trainer.global_step == 0)
             if self.trainer.global_step <= 1 and not self.continued:
                 self._remove_empty_run()
             raise mistake from (None if mistake is error else error)
         finally:
-            if lock:
-                lock.release()
+            if self.lock:
+                self.lock.release()
         if self.trainer.is_global_zero:
             self._end(summary)
         return summary
 
-    def _begin(self) -> tuple[RunLock | None, Point]:
+    def _begin(self) -> Point:
         """Take hold of the run's folder, before anything heavy starts, and see from where it goes on."""
         try:
             folder = self._folder()
             first = self.trainer.is_global_zero
-            lock = RunLock(folder) if folder and folder.is_dir() and first else None
-            if lock:
-                lock.take()
+            if folder and folder.is_dir() and first:
+                self.lock = RunLock(folder)
+                self.lock.take()
             point = self._point()
             if folder and first and self.save_config:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -313,7 +318,7 @@ class CLI(LightningCLI):
             raise UserError(f"trainer.default_root_dir: can't write {error.filename}: {error.strerror}") from error
         if first and self.continued:
             tidy(self.continued.run, point)
-        return lock, point
+        return point
 
     def _point(self) -> Point:
         """Where the run goes on, or begins."""
@@ -465,6 +470,20 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`.*")
     warnings.showwarning = show_warning  # type: ignore[assignment]
     threading.excepthook = show_thread_error
+
+
+def _restoring(error: Exception) -> bool:
+    """Whether an error comes from putting a checkpoint's content into the objects of a run."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = ("callbacks/checkpoint.py", "callbacks/resume.py")
+    return any(
+        (
+            Path(frame.filename).name == "checkpoint_connector.py"
+            and frame.name.startswith(("restore", "_restore", "resume"))
+        )
+        or (frame.name == "on_train_start" and Path(frame.filename).as_posix().endswith(ours))
+        for frame in frames
+    )
 
 
 def resume_command(folder: Path) -> str:
