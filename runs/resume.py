@@ -20,8 +20,12 @@ LOCK = ".lock"
 STATE = "LastCheckpoint"  # under this name that callback keeps its state in a checkpoint
 # what is in a checkpoint from which a run goes on
 FORM = {
-    "callbacks": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list,
-    "global_step": int, "epoch": int,
+    "callbacks": dict,
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "global_step": int,
+    "epoch": int,
 }
 OWN = {"goes_on", "validation_due", "end_due", "should_stop", "callback_metrics", "removals", "events"}
 
@@ -143,7 +147,7 @@ def resume_point(run: Run) -> Point:
             point.damaged.append(str(error))
             continue
         if not goes_on:
-            continue  # weights only, or from within an accumulation of gradients
+            continue
         found.append((int(state["global_step"]), int(state["epoch"]), path, state))
         if path == last:
             break
@@ -163,8 +167,10 @@ def _check_form(state: dict[str, Any], path: Path) -> bool:
     """
     callbacks = state.get("callbacks", {})
     own = callbacks.get(STATE) if isinstance(callbacks, dict) else callbacks
-    if own is None or (isinstance(own, dict) and own.get("goes_on") is False):
-        return False
+    if own is None:
+        raise UserError(f"{path}: no run can go on from it, it holds weights only")
+    if isinstance(own, dict) and own.get("goes_on") is False:
+        return False  # from within an accumulation of gradients
     wrong = next((key for key, kind in FORM.items() if not isinstance(state.get(key), kind)), None)
     if wrong is None and not (isinstance(own, dict) and own.keys() >= OWN):
         wrong = STATE

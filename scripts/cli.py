@@ -14,6 +14,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Literal
@@ -372,10 +373,11 @@ class CLI(LightningCLI):
         if lost:
             summary["unsaved"] = lost
         if folder:
-            try:
-                metrics = {**summary.get("val", {}), **summary.get("test", {})}
-                if isinstance(self.trainer.logger, TensorBoardLogger):
+            metrics = {**summary.get("val", {}), **summary.get("test", {})}
+            if isinstance(self.trainer.logger, TensorBoardLogger):
+                with suppress(OSError):  # a disk that is full: RunLogger has said so
                     log_best(folder, metrics, summary["best_step"])
+            try:
                 write_summary(folder, summary)  # the last of all: it says that the run is finished
             except OSError as error:
                 lost = lost or f"{folder}: {error.strerror or error}"

@@ -98,6 +98,51 @@ def test_an_epoch_can_be_begun_again() -> None:
     assert torch.equal(next(iter(batches))[1], first)
 
 
+@pytest.mark.parametrize("shuffle_seed", [None, 3])
+def test_an_epoch_can_be_begun_at_any_batch(shuffle_seed: int | None) -> None:
+    batches = make(33, 8, shuffle_seed)
+    batches.set_epoch(5)
+    expected = seen(batches)
+    for first in range(len(expected) + 1):
+        batches.start_at(first)
+        torch.rand(1)  # the generator of the training does not matter
+        assert seen(batches) == expected[first:]
+    assert seen(batches) == expected, "only the next pass begins in the middle"
+    assert len(batches) == len(expected)
+
+
+def test_an_epoch_begun_in_the_middle_is_that_of_its_number() -> None:
+    batches, other = make(32, 8, shuffle_seed=3), make(32, 8, shuffle_seed=3)
+    batches.start_at(2)
+    batches.set_epoch(6)  # in whatever order it is said
+    other.set_epoch(6)
+    assert seen(batches) == seen(other)[2:]
+
+
+@pytest.mark.parametrize("shuffle_seed", [None, 3])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_samples_of_a_batch_can_be_asked_for(shuffle_seed: int | None, world_size: int) -> None:
+    for rank in range(world_size):
+        batches = make(33, 8, shuffle_seed, rank, world_size)
+        for number in (0, 4):
+            batches.set_epoch(number)
+            expected = seen(batches)
+            assert [batches.indices_of(batch) for batch in range(len(expected))] == expected
+    chosen = torch.tensor([4, 9, 2])
+    assert Batches(*samples(33), chosen, 2).indices_of(1) == [2], "the number of the sample, not its place"
+
+
+@pytest.mark.parametrize("first", [0, 1, 3, 4])
+def test_the_ranks_begin_at_the_same_place(first: int) -> None:
+    alone = make(33, 8, shuffle_seed=4)
+    parts = [make(33, 8, 4, rank, 2) for rank in range(2)]
+    for batches in (alone, *parts):
+        batches.set_epoch(2)
+        batches.start_at(first)
+    shares = zip(*map(seen, parts), strict=True)
+    assert [sorted(one + other) for one, other in shares] == [sorted(batch) for batch in seen(alone)]
+
+
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_the_ranks_share_each_evaluated_sample_exactly_once(world_size: int) -> None:
     parts = [seen(make(33, 6, rank=rank, world_size=world_size)) for rank in range(world_size)]
