@@ -38,7 +38,9 @@ class SaveConfig(Callback):
             if yaml.safe_load(before) == yaml.safe_load(self.text):
                 return
             self.changed = True
-            path.with_name(f"config_until_step{self.since:06d}.yaml").write_text(before, encoding="utf-8")
+            kept = path.with_name(f"config_until_step{self.since:06d}.yaml")
+            if not kept.exists():  # otherwise nothing was trained with the one in between
+                kept.write_text(before, encoding="utf-8")
         part = path.with_name(".config.yaml.part")
         part.write_text(self.text, encoding="utf-8")
         part.replace(path)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -15,6 +15,9 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+# whether another process of this run has started this one
+IS_CHILD = os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 class Stopped(Exception):
@@ -36,6 +39,7 @@ class Stop:
         signal: The number of the signal that has come; 0 before that.
         at_once: Nothing is left to be saved: the first signal ends the process.
         children: Gives the other processes of this run, as far as this one has started them.
+        before_leaving: Called with the signal that ends a run whose training is done.
     """
 
     def __init__(self) -> None:
@@ -43,6 +47,7 @@ class Stop:
         self.at_once = False
         self._process = os.getpid()
         self.children: Callable[[], list[Any]] = list
+        self.before_leaving: Callable[[int], None] = lambda number: None
 
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
@@ -71,8 +76,10 @@ class Stop:
     def wait(self, seconds: float = 10) -> None:
         """Let the other processes end, which have stopped at the same place, so that none stays behind."""
         for child in self.children():
-            with suppress(subprocess.TimeoutExpired):
+            try:
                 child.wait(seconds)
+            except subprocess.TimeoutExpired:
+                child.kill()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
@@ -80,20 +87,23 @@ class Stop:
         if self.signal or self.at_once:
             if not self.signal:
                 self._tell(number, "the training is done and saved; --resume tests it")
-            self._leave(number)
+                if not IS_CHILD:
+                    self.before_leaving(number)
+            self.leave(number)
         self.signal = number
         if hasattr(signal, "SIGCHLD"):  # a worker that the signal has ended, too, is no reason to break off the step
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._tell(number, "stopping after this step; a second signal ends it at once")
 
     def _tell(self, number: int, text: str) -> None:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if not IS_CHILD:
             # not `print`, which the handler may be interrupting
             os.write(2, f"\n{signal.Signals(number).name}: {text}\n".encode())
 
-    def _leave(self, number: int) -> None:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            os.kill(os.getppid(), number)  # the process that has started this one ends all of them
+    def leave(self, number: int) -> None:
+        """End all processes of this run at once."""
+        if IS_CHILD:
+            os.kill(os.getppid(), number)  # which has started this one, and ends all of them
             return
         if os.isatty(1):
             os.write(1, b"\x1b[?25h")  # the cursor, which a progress bar hides

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from runs.checkpoints import read_checkpoint
 from runs.errors import UserError
-from runs.run import LOGS, Run, versions
+from runs.run import Run
 
 try:
     import fcntl
@@ -118,15 +118,6 @@ def launch_id() -> str:
     return ""
 
 
-def latest_unfinished(name: str, logs: Path = LOGS) -> Run | None:
-    """The latest run of a recipe that has not come to its end, and that no other process is training."""
-    for folder in reversed(versions(logs / name)):
-        run = Run(folder)
-        if not run.finished and not RunLock(folder).held_elsewhere():
-            return run
-    return None
-
-
 def resume_point(run: Run) -> Point:
     """The newest whole checkpoint of a run from which it can go on.
 
@@ -182,7 +173,10 @@ def _check_form(state: dict[str, Any], path: Path) -> bool:
 
 
 def tidy(run: Run, point: Point) -> None:
-    """Remove what a killed process has left behind: halves of files, and a second best that was to be removed."""
+    """Remove what a run that goes on has no more use for.
+
+    Halves of files, a second best that was to be removed, the log behind the checkpoint, the summary of its first end.
+    """
     if run.checkpoints.is_dir():
         for part in run.checkpoints.rglob(".*.ckpt.part"):
             part.unlink(missing_ok=True)
@@ -193,6 +187,7 @@ def tidy(run: Run, point: Point) -> None:
             path.unlink(missing_ok=True)
     cut_events(run.folder, point.extra.get("events", {}))
     cut_events(run.folder / "best", {})
+    (run.folder / "summary.json").unlink(missing_ok=True)  # it says that a run is finished
 
 
 def cut_events(folder: Path, sizes: dict[str, int]) -> None:

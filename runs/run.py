@@ -1,6 +1,7 @@
 """A run, seen from outside: its config, its checkpoints, and the trained module."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -52,7 +53,11 @@ class Run:
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         elsewhere = (self.config.get("checkpoint") or {}).get("dirpath")
-        return Path(elsewhere) if elsewhere else self.folder / "checkpoints"
+        if not elsewhere:
+            return self.folder / "checkpoints"
+        # as seen from where the run was started, which has `lightning_logs` in it
+        there = Path(os.path.abspath(self.folder)).parents[2] / elsewhere
+        return there if there.is_dir() and not Path(elsewhere).is_dir() else Path(elsewhere)
 
     @property
     def summary(self) -> dict[str, Any]:

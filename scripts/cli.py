@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ from callbacks.hooks import NoProfiler, skip_empty_hooks
 from callbacks.loops import install
 from callbacks.nonfinite import NonFiniteError
 from callbacks.record import as_floats, why_stopped
-from callbacks.stop import Stop, Stopped
+from callbacks.stop import IS_CHILD, Stop, Stopped
 from callbacks.tensorboard import log_best
 from datamodules.loaders import make_exact
 from modules.optimizers import LENGTH_ARGUMENTS, configure_optimizers
@@ -232,6 +233,7 @@ class CLI(LightningCLI):
         skip_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
         if self.fitting:
             install(trainer, self.stop, self.config.seed_everything)
+            self.stop.before_leaving = requeue
             self.stop.children = lambda: getattr(trainer.strategy.launcher, "procs", [])
         return trainer
 
@@ -282,7 +284,7 @@ class CLI(LightningCLI):
                 self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=point.path)
                 self.stop.at_once = True  # nothing is left that could be lost
                 if self.stop.signal:
-                    raise Stopped(self.stop.signal)
+                    self._leave_together()
                 summary = self._summary()
         except Stopped as stopped:
             raise SystemExit(self._stopped(stopped.signal)) from stopped
@@ -302,6 +304,13 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero:
             self._end(summary)
         return summary
+
+    def _leave_together(self) -> None:
+        """A signal has come after the last safe point, where the processes of a run no longer ask each other."""
+        if IS_CHILD:
+            self.stop.leave(self.stop.signal)
+            time.sleep(60)  # until the first process ends this one
+        raise Stopped(self.stop.signal)
 
     def _begin(self) -> Point:
         """Take hold of the run's folder, before anything heavy starts, and see from where it goes on."""
@@ -324,8 +333,7 @@ class CLI(LightningCLI):
     def _point(self) -> Point:
         """Where the run goes on, or begins."""
         if not self.continued:
-            if self.config.weights:
-                say(load_weights(self.model, Path(self.config.weights)))
+            self._load_weights()
             given = self.config.checkpoint.dirpath
             if self.last and given and self.trainer.is_global_zero and Path(given, "last.ckpt").exists():
                 self._remove_empty_run()
@@ -349,7 +357,12 @@ class CLI(LightningCLI):
                 self.save_config.since = step
         else:
             say(f"{self.continued.run.folder} has no checkpoint yet: it begins anew")
+            self._load_weights()
         return point
+
+    def _load_weights(self) -> None:
+        if self.config.weights:
+            say(load_weights(self.model, Path(self.config.weights)))
 
     def _stopped(self, signal: int) -> int:
         """Say where the run is and how it goes on; the exit status."""
@@ -361,7 +374,7 @@ class CLI(LightningCLI):
         elif folder:
             reason = self.last.failed if self.last and self.last.failed else "before there was anything to save"
             say(f"stopped in epoch {self.trainer.current_epoch}, {reason}: {folder}")
-        self.stop.wait()
+        self.stop.wait(1 if self.stop.at_once else 10)
         if self.trainer.is_global_zero:
             requeue(signal)
         child = self.trainer.local_rank != 0 and hasattr(self.trainer.strategy.launcher, "procs")

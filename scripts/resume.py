@@ -15,7 +15,7 @@ from modules.optimizers import LENGTH_ARGUMENTS
 from runs import Run
 from runs.errors import UserError
 from runs.parser import Parser, config_files
-from runs.resume import RunLock, latest_unfinished, launch_id
+from runs.resume import RunLock, launch_id
 from runs.run import LOGS, versions
 from scripts.say import say
 
@@ -71,7 +71,7 @@ def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], di
         UserError: There is no such run, or another process is training it.
     """
     overrides = without_configs(args)
-    run = _choose(place, args, any(arg.lstrip("-").startswith(END_KEYS) for arg in overrides))
+    run = _choose(place, args)
     if run is None:
         return None
     saved = parser.parse_args(["--config", str(run.config_file)])
@@ -84,6 +84,8 @@ def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], di
         say(f"{run.folder} is finished: {run.summary.get('stopped')}. Nothing to train.")
         say("To train on, raise --trainer.max_epochs; for a new run, leave --resume out.")
         raise SystemExit(0)
+    if "weights" in changed:
+        raise UserError(f"--weights: {run.folder} goes on with its own weights; for a new run, leave --resume out")
     for key, (old, new) in changed.items():
         say(f"changed: {key} {_shown(old)} → {_shown(new)}")
     arguments = (plain(config).get("lr_scheduler") or {}).get("init_args") or {}
@@ -117,7 +119,7 @@ def _compare_files(
         say(f"note: and {len(differing) - 5} keys more; a key on the command line is changed")
 
 
-def _choose(place: str, args: list[str], reopened: bool) -> Run | None:
+def _choose(place: str, args: list[str]) -> Run | None:
     if int(os.environ.get("LOCAL_RANK", "0")) > 0 and CHOICE in os.environ:
         return Run(os.environ[CHOICE]) if os.environ[CHOICE] else None
     if place:
@@ -125,16 +127,21 @@ def _choose(place: str, args: list[str], reopened: bool) -> Run | None:
         if run and RunLock(run.folder).held_elsewhere():
             RunLock(run.folder).take()  # says by whom
     else:
-        name, logs = recipe_name(args), logs_of(args)
-        everything = versions(logs / name)
-        run = own_run(args) or (None if reopened else latest_unfinished(name, logs))
-        if run is None and everything:
-            free = [folder for folder in everything if not RunLock(folder).held_elsewhere()]
-            run = Run(free[-1]) if free else None
+        name = recipe_name(args)
+        free = [f for f in reversed(versions(logs_of(args) / name)) if not RunLock(f).held_elsewhere()]
+        runs = [Run(folder) for folder in free]
+        unfinished = (run for run in runs if not run.finished or _reopened(run, args))
+        run = own_run(args) or next(unfinished, None) or next(iter(runs), None)
         if run is None:
             say(f"no run of {name} to resume: starting one")
     os.environ[CHOICE] = str(run.folder) if run else ""
     return run
+
+
+def _reopened(run: Run, args: Sequence[str]) -> bool:
+    """Whether the command line lets a finished run end elsewhere than it did."""
+    ends = {arg.split("=")[0] for arg in args if arg.lstrip("-").startswith(END_KEYS)}
+    return any(_value(args, option) != str(_at(run.config, option.lstrip("-"))) for option in ends)
 
 
 def own_run(args: Sequence[str]) -> Run | None:
