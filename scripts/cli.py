@@ -49,7 +49,7 @@ from callbacks.stop import IS_CHILD, Stop, Stopped
 from callbacks.tensorboard import log_best
 from datamodules.loaders import make_exact
 from modules.optimizers import LENGTH_ARGUMENTS, configure_optimizers
-from runs.checkpoints import CheckpointFiles, check_fits, load_weights, read_checkpoint
+from runs.checkpoints import CheckpointFiles, check_fits, load_weights, plain, read_checkpoint
 from runs.errors import UserError, one_line, told
 from runs.logger import RunLogger
 from runs.parser import Parser, add_model_and_data, fact_keys
@@ -160,13 +160,16 @@ class CLI(LightningCLI):
 
     def _plain(self, config: Any) -> dict[str, Any]:
         dumped = yaml.safe_load(self.parser.dump(config, skip_link_targets=False, skip_unset=False))
-        for key in fact_keys():
+        for key in fact_keys():  # those that the config states stay in it, those that the data fill in do not
             *path, name = key.split(".")
             node = dumped
             for part in path:
                 node = node.get(part) or {}
-            if node.get(name, 0) is None:
-                del node[name]
+            if key in config and config[key] is not None:
+                value = plain(config[key])
+                node[name] = list(value) if isinstance(value, tuple) else value
+            else:
+                node.pop(name, None)
         dumped.pop("config", None)
         return dumped
 
