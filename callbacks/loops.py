@@ -143,6 +143,10 @@ class EpochLoop(_TrainingEpochLoop):
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         trainer, loop = self.trainer, self.trainer.fit_loop
+        if self.batch_progress.current.ready >= trainer.num_training_batches and not self.validation_due:
+            # the epoch has become shorter, by larger batches say: its last one is left, with what comes after it
+            last = int(trainer.num_training_batches) - 1
+            vars(self.batch_progress.current).update(ready=last, started=last, processed=last, completed=last)
         done = self.batch_progress.current.ready
         loaders = data_fetcher.combined_loader.flattened
         one = next(parts(loaders[0]), None) if len(loaders) == 1 else None

@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import zipfile
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping, Set
 from datetime import timedelta
 from enum import Enum
@@ -99,7 +99,7 @@ def plain(value: Any) -> Any:
             key if type(key) in PLAIN else _plain_key(key): item if type(item) in PLAIN else plain(item)
             for key, item in value.items()
         }
-        return OrderedDict(made) if kind is OrderedDict else made
+        return kind(made) if kind in (OrderedDict, Counter) else made
     if isinstance(value, tuple):
         return tuple(map(plain, value))
     if isinstance(value, list | Set | range | deque):
@@ -164,7 +164,9 @@ def _read(path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:
-        if found := re.search(r"Unsupported (?:global: GLOBAL|class|operand) ([\w.]+)", str(error)):
+        if found := re.search(
+            r"(?:Unsupported global: GLOBAL|unsupported GLOBAL|Unsupported class) ([\w.]+)", str(error)
+        ):
             raise UserError(
                 f"{path}: refused: it holds {found[1]}; only tensors and plain values are read, anything else could "
                 "run code"

@@ -6,6 +6,7 @@ import os
 # crawl. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import json
 import logging
 import shlex
 import shutil
@@ -57,7 +58,7 @@ from runs.resume import Point, RunLock, resume_point, tidy
 from runs.run import LOGS
 from runs.summary import print_summary, write_summary
 from scripts.checks import check_config, check_trainer, slow_bf16
-from scripts.resume import Continued, go_on, requeue
+from scripts.resume import Continued, ends, go_on, requeue
 from scripts.say import say, show_thread_error, show_warning
 
 MONITOR = "val/loss"
@@ -162,14 +163,15 @@ class CLI(LightningCLI):
         dumped = yaml.safe_load(self.parser.dump(config, skip_link_targets=False, skip_unset=False))
         for key in fact_keys():  # those that the config states stay in it, those that the data fill in do not
             *path, name = key.split(".")
+            stated = key in config and config[key] is not None
             node = dumped
             for part in path:
+                if stated and not node.get(part):
+                    node[part] = {}
                 node = node.get(part) or {}
-            if key in config and config[key] is not None:
-                value = plain(config[key])
-                node[name] = list(value) if isinstance(value, tuple) else value
-            else:
-                node.pop(name, None)
+            node.pop(name, None)
+            if stated:
+                node[name] = json.loads(json.dumps(plain(config[key])))  # tuples as lists
         dumped.pop("config", None)
         return dumped
 
@@ -271,7 +273,7 @@ class CLI(LightningCLI):
                 checkpoint.dirpath = str(self.continued.run.checkpoints)
             self.last = LastCheckpoint(checkpoint, allow=nonfinite.check_weights)
             # the first of all, so that others find restored what it restores
-            callbacks = [self.last, *callbacks, checkpoint, self.continued.callback if self.continued else Resume()]
+            callbacks = [self.last, *callbacks, checkpoint, Resume(ends(self.config_dict))]
         return callbacks
 
     # ---- the fit
@@ -486,6 +488,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before.*")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`.*")
+    warnings.filterwarnings("ignore", message="You are trying to `self.log.. but `Trainer.barebones=True.*")
     warnings.showwarning = show_warning  # type: ignore[assignment]
     threading.excepthook = show_thread_error
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from callbacks import Resume
 from modules.optimizers import LENGTH_ARGUMENTS
 from runs import Run
 from runs.errors import UserError
@@ -32,12 +31,10 @@ class Continued:
     Attributes:
         run: The run.
         config: Its own config, with the keys of the command line.
-        callback: What makes changed keys take effect.
     """
 
     run: Run
     config: Any
-    callback: Resume
 
 
 def take_resume(args: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -94,12 +91,7 @@ def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], di
         say("note: the schedule is as long as the run: from here on it is that of the new length")
     if config_files(args):
         _compare_files(parser, args, after, plain)
-    callback = Resume(
-        optimizer_changed="optimizer.class_path" in changed,
-        schedule_changed="lr_scheduler.class_path" in changed or "lr_scheduler" in changed,
-        go_on=any(key.startswith(END_KEYS) for key in changed),
-    )
-    return Continued(run, config, callback)
+    return Continued(run, config)
 
 
 def _compare_files(
@@ -219,6 +211,11 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[name] = value
     return found
+
+
+def ends(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a config that say when a run is to end."""
+    return {key: value for key, value in flat(config).items() if key.startswith(END_KEYS)}
 
 
 def requeue(signal: int) -> None:
