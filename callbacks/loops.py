@@ -267,7 +267,7 @@ def seed_generators(seed: int, epoch: int, batch: int, rank: int) -> None:
 
     Takes ten microseconds, `lightning.seed_everything` half a millisecond.
     """
-    mixed = seed
+    mixed = _mix(seed)  # before anything is added: seed 1 in epoch 0 is not seed 0 in epoch 1
     for counter in (epoch, batch + 1, rank):
         mixed = _mix(mixed + counter)
     random.seed(mixed)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ class OnNonFinite(Callback):
         self.skipped = 0
         self._bad: str | None = None
         self._drop = False
-        self._buffers: list[tuple[Tensor, Tensor]] = []
+        self._buffers: dict[str, Tensor] = {}
         self._flag: tuple[Tensor, Any, int] | None = None  # of the last loss, on its way from the device
         if action != "skip":  # spares Lightning two calls in each step
             self.on_train_batch_start = self.on_before_optimizer_step = None  # type: ignore[method-assign, assignment]
@@ -51,10 +52,8 @@ class OnNonFinite(Callback):
     # ---- each step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if not self._buffers:
-            self._buffers = [(b, b.clone()) for b in pl_module.buffers() if b.is_floating_point()]
-        for buffer, kept in self._buffers:
-            kept.copy_(buffer)
+        if batch_idx % trainer.accumulate_grad_batches == 0:  # a step begins
+            self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if loss.device.type == "cuda" and self.action == "stop":
@@ -76,8 +75,9 @@ class OnNonFinite(Callback):
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None  # which every optimizer of torch passes over
-            for buffer, kept in self._buffers:
-                buffer.copy_(kept)
+            for name, buffer in pl_module.named_buffers():
+                if name in self._buffers:
+                    buffer.copy_(self._buffers[name])
             self.skipped += 1
             if self.skipped <= 3:
                 more = "; further ones are only counted" if self.skipped == 3 else ""
@@ -91,6 +91,8 @@ class OnNonFinite(Callback):
         return self._bad is not None
 
     def on_safe_point(self, trainer: Trainer, where: Where, signal: int) -> None:
+        if where is Where.EPOCH:
+            self.check_weights(trainer)  # where nothing is saved, too
         if trainer.world_size > 1 and self.action == "stop":
             _, bad = agree(trainer, 0, self._bad is not None)
             if bad:
@@ -128,12 +130,11 @@ class OnNonFinite(Callback):
     def _report(self, trainer: Trainer, pl_module: LightningModule, value: float, step: int | None = None) -> str:
         late = step is not None
         step = trainer.global_step if step is None else step
-        rates = sorted({group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups})
+        rates = sorted({float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups})
         loop = trainer.fit_loop.epoch_loop
         number = loop.batch_idx
         first = first_bad(trainer, pl_module, loop._results.batch, number)
         indices = [] if late else _indices(trainer, number)
-        folder = trainer.log_dir if trainer.loggers else None
         facts = {
             "loss": str(value),
             "step": step,
@@ -144,10 +145,11 @@ class OnNonFinite(Callback):
             "indices": indices,
         }
         where = ""
-        if folder and Path(folder).is_dir():
-            name = FILE if trainer.global_rank == 0 else f"rank{trainer.global_rank}_{FILE}"
-            Path(folder, name).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            where = f", all in {Path(folder, name)}"
+        if folder := _folder(trainer):
+            path = folder / (FILE if trainer.global_rank == 0 else f"rank{trainer.global_rank}_{FILE}")
+            with suppress(OSError):
+                path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+                where = f", all in {path}"
         shown = ", ".join(map(str, indices[:8])) + (f", … ({len(indices)}{where})" if len(indices) > 8 else "")
         rank = f" of process {trainer.global_rank}" if trainer.world_size > 1 else ""
         return (
@@ -165,6 +167,8 @@ def first_bad(trainer: Trainer, module: LightningModule, batch: Any, batch_idx: 
             return f"the weights {name}, from an earlier step"
     if not _finite(batch):
         return "the batch itself"
+    if trainer.world_size > 1:
+        return "the loss, or what leads to it"  # a step alone, whose metrics wait for the other processes, would hang
     found: list[str] = []
 
     def note(name: str) -> Any:
@@ -188,6 +192,15 @@ def first_bad(trainer: Trainer, module: LightningModule, batch: Any, batch_idx: 
         for handle in handles:
             handle.remove()
     return found[0] if found else "the loss"
+
+
+def _folder(trainer: Trainer) -> Path | None:
+    """The run's folder, without asking other processes, which may be busy."""
+    if trainer.global_rank == 0 and trainer.loggers:
+        folder = trainer.loggers[0].log_dir
+        return Path(folder) if folder and Path(folder).is_dir() else None
+    paths = [path.parent.parent for c in trainer.callbacks if isinstance(path := getattr(c, "path", None), Path)]  # type: ignore[attr-defined]
+    return next((path for path in paths if path.is_dir()), None)
 
 
 def _finite(value: Any) -> bool:

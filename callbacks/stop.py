@@ -16,8 +16,10 @@ from lightning.pytorch import Trainer
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
-# whether another process of this run has started this one
+# whether this is not the first process of a machine
 IS_CHILD = os.environ.get("LOCAL_RANK", "0") != "0"
+# here the first one says who it is, to those that it starts
+PARENT = "FIT_STARTED_BY"
 
 
 class Stopped(Exception):
@@ -57,6 +59,8 @@ class Stop:
             return
         # one that is ignored stays so: a shell starts its background jobs like that
         heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        if not IS_CHILD:
+            os.environ[PARENT] = str(os.getpid())
         before = {number: signal.signal(number, self._handle) for number in heard}
         try:
             yield self
@@ -102,8 +106,8 @@ class Stop:
 
     def leave(self, number: int) -> None:
         """End all processes of this run at once."""
-        if IS_CHILD:
-            os.kill(os.getppid(), number)  # which has started this one, and ends all of them
+        if os.environ.get(PARENT) == str(os.getppid()):
+            os.kill(os.getppid(), number)  # which ends all of them
             return
         if os.isatty(1):
             os.write(1, b"\x1b[?25h")  # the cursor, which a progress bar hides

@@ -82,9 +82,12 @@ class Batches(SequentialSampler):
         return self.indices[torch.randperm(len(self.indices), generator=generator)]
 
     def _share(self, order: Tensor, batch: int) -> Tensor:
-        start = batch * self.batch_size
-        # in evaluation a rank may get one sample fewer than another, or none: nothing is counted twice
-        return order[start : start + self.batch_size][self.rank :: self.world_size]
+        start, end = batch * self.batch_size, (batch + 1) * self.batch_size
+        if self.shuffle_seed is None and self.world_size > 1:
+            # batches of the same size, as far as that goes: a last one of a single sample can't be shared, and in
+            # evaluation no sample is counted twice
+            start, end = (len(order) * i // len(self) for i in (batch, batch + 1))
+        return order[start:end][self.rank :: self.world_size]
 
 
 def mix_seed(*counters: int) -> int:

@@ -69,7 +69,7 @@ class Classifier(LightningModule):
         self._update("train", logits.detach(), y, loss.detach() * len(y))
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
-            self.log("train/loss_step", loss)
+            self.log("train/loss_step", loss, sync_dist=self.trainer.world_size > 1)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:

@@ -488,7 +488,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before.*")
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`.*")
-    warnings.filterwarnings("ignore", message="You are trying to `self.log.. but `Trainer.barebones=True.*")
+    warnings.filterwarnings("ignore", message=".*self.log.*barebones=True.*")
     warnings.showwarning = show_warning  # type: ignore[assignment]
     threading.excepthook = show_thread_error
 
