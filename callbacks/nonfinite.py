@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
@@ -96,7 +97,9 @@ class OnNonFinite(Callback):
         if trainer.world_size > 1 and self.action == "stop":
             _, bad = agree(trainer, 0, self._bad is not None)
             if bad:
-                raise NonFiniteError(self._bad or "another process had a loss that is not finite")
+                reports: list[str | None] = [None] * trainer.world_size
+                dist.all_gather_object(reports, self._bad)
+                raise NonFiniteError(next(report for report in reports if report))
 
     def check_weights(self, trainer: Trainer) -> None:
         """Refuse to let weights that are not finite into a checkpoint.

@@ -1,7 +1,7 @@
 """Any DataLoader, made so that an epoch can be begun in its middle and shared by several devices, sample by sample."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain, pairwise
 from typing import Any
 
@@ -20,10 +20,11 @@ class Numbered(list):
     seed = 0
 
 
-class NumberedIndex(int):
-    """The same for a loader that makes no batches."""
+class Index:
+    """The same for a loader that makes no batches: the index of a sample, of whatever type."""
 
-    seed = 0
+    def __init__(self, key: Any, seed: int) -> None:
+        self.key, self.seed = key, seed
 
 
 class EpochOrder:
@@ -47,6 +48,9 @@ class EpochOrder:
         self.epoch = 0
         self._start = 0
         self._order: tuple[int, list[Any]] | None = None
+        # generators of the sampler's own, each with the seed that it was made with
+        own = [getattr(part, "generator", None) for part in (inner, getattr(inner, "sampler", None))]
+        self._generators = [(g, g.initial_seed()) for g in own if isinstance(g, torch.Generator)]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "inner":
@@ -73,7 +77,7 @@ class EpochOrder:
     def indices_of(self, batch: int) -> list[int]:
         """The samples of a batch of this epoch, this process's share of them."""
         found = self._batches()[batch]
-        return list(found) if isinstance(found, Sequence) else [int(found)]
+        return [int(index) for index in found] if _is_batch(found) else [found]
 
     def __len__(self) -> int:
         return len(self.inner) if self.world_size == 1 else len(self._batches())
@@ -82,21 +86,29 @@ class EpochOrder:
         start, self._start = self._start, 0
         batches = self._batches()
         for number in range(start, len(batches)):
-            item = batches[number]
-            numbered: Any = Numbered(item) if isinstance(item, Sequence) else NumberedIndex(item)
-            numbered.seed = mix_seed(self.seed, self.epoch, number, self.rank)
+            item, seed = batches[number], mix_seed(self.seed, self.epoch, number, self.rank)
+            if not _is_batch(item):
+                yield Index(item, seed)
+                continue
+            numbered = Numbered(item)
+            numbered.seed = seed
             yield numbered
 
     def _batches(self) -> list[Any]:
         if self._order is None or self._order[0] != self.epoch:
             with isolate_rng(include_cuda=False):
                 seed_generators(mix_seed(self.seed, self.epoch))
+                for generator, seed in self._generators:
+                    generator.manual_seed(mix_seed(seed, self.epoch))
                 batches = list(self.inner)
             self._order = (self.epoch, batches if self.world_size == 1 else self._shares(batches))
         return self._order[1]
 
     def _shares(self, batches: list[Any]) -> list[Any]:
         world = self.world_size
+        batches = [list(batch) for batch in batches]
+        if (total := sum(map(len, batches))) < world:
+            raise ValueError(f"data: {world} devices can't share {total} sample{'s' * (total != 1)}")
         if self.training:
             batches = [batch[: len(batch) // world * world] for batch in batches]
             return [batch[self.rank :: world] for batch in batches if batch]
@@ -138,11 +150,11 @@ class SeededDataset(Dataset):
         return len(self.inner)
 
     def __getitem__(self, index: Any) -> Any:
-        if not isinstance(index, NumberedIndex):
+        if not isinstance(index, Index | Numbered):
             return self.inner[index]
         with isolate_rng(include_cuda=False):
             seed_generators(index.seed)
-            return self.inner[int(index)]
+            return self.inner[index.key if isinstance(index, Index) else list(index)]
 
     def __getitems__(self, indices: list[int]) -> Any:
         # isolated, so that the random numbers of the training do not depend on where the data are loaded
@@ -181,7 +193,7 @@ def _change(loader: DataLoader, seed: int, training: bool, rank: int, world_size
         return
     if loader.generator is None:  # the workers' seeds come from it, and not from the generator of the training
         loader.generator = torch.Generator()
-    if isinstance(loader.dataset, IterableDataset) or not hasattr(inner, "__len__"):
+    if isinstance(loader.dataset, IterableDataset) or not _has_length(inner):
         object.__setattr__(loader, "sampler", EpochSeed(loader.sampler, loader.generator, seed))
         return
     if isinstance(loader.sampler, DistributedSampler):
@@ -202,8 +214,21 @@ def _check_shares(loader: DataLoader, training: bool, world_size: int) -> None:
             f"data: a DataLoader's batch_size {size} is shared by {world_size} devices and must be a multiple of "
             f"that; nearest is {max(1, round(size / world_size)) * world_size}"
         )
-    if len(loader.dataset) < world_size:  # type: ignore[arg-type]
-        raise ValueError(f"data: {world_size} devices can't share {len(loader.dataset)} samples")  # type: ignore[arg-type]
+    if len(loader.sampler) < world_size:  # type: ignore[arg-type]
+        samples = f"{len(loader.sampler)} sample{'s' * (len(loader.sampler) != 1)}"  # type: ignore[arg-type]
+        raise ValueError(f"data: {world_size} devices can't share {samples}")
+
+
+def _is_batch(item: Any) -> bool:
+    return hasattr(item, "__iter__") and not isinstance(item, str | bytes) and getattr(item, "ndim", 1) > 0
+
+
+def _has_length(sampler: Any) -> bool:
+    try:
+        len(sampler)
+    except TypeError:  # a BatchSampler has `__len__`, and its sampler has none
+        return False
+    return True
 
 
 def seed_generators(seed: int) -> None:

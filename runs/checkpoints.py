@@ -6,7 +6,7 @@ import os
 import re
 import zipfile
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set, ValuesView
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path, PurePath
@@ -102,7 +102,7 @@ def plain(value: Any) -> Any:
         return kind(made) if kind in (OrderedDict, Counter) else made
     if isinstance(value, tuple):
         return tuple(map(plain, value))
-    if isinstance(value, list | Set | range | deque):
+    if isinstance(value, list | Set | range | deque | ValuesView):
         return [plain(item) for item in value]
     return _plain_object(value)
 
@@ -120,9 +120,11 @@ def _plain_object(value: Any) -> Any:
     if isinstance(value, Enum):
         return plain(value.value)
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy()) if value.dtype.kind in "biufc" else plain(value.tolist())
+        return _tensor(value) if value.dtype.kind in "biufc" else plain(value.tolist())
     if isinstance(value, np.generic):
-        return plain(value.item())
+        return plain(float(value) if isinstance(value, np.longdouble) else value.item())
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
     base: Any
     for base in (bool, int, float, str, bytes):  # subclasses of them
         if isinstance(value, base):
@@ -138,6 +140,14 @@ def _plain_object(value: Any) -> Any:
     if isinstance(value, type) or callable(value):
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
     return plain(vars(value)) if type(value).__name__ == "Namespace" else str(value)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    array = array.astype(array.dtype.newbyteorder("="))
+    try:
+        return torch.from_numpy(array)
+    except TypeError:  # long doubles
+        return torch.from_numpy(array.astype(np.float64))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -180,6 +190,8 @@ def _check_zip(path: Path) -> None:
         return  # torch's format of before 2020, or damaged: torch says
     with zipfile.ZipFile(path) as file:
         for name in file.namelist():
+            if file.getinfo(name).external_attr & 0x10:  # torch would take it for a folder, and leave memory as it was
+                raise UserError(f"{path}: damaged: {name} says that it is a folder")
             if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
                 raise UserError(f"{path}: refused: it has a file named {name!r} in it, which no checkpoint has")
         if bad := file.testzip():
