@@ -107,7 +107,7 @@ class EpochOrder:
     def _shares(self, batches: list[Any]) -> list[Any]:
         world = self.world_size
         batches = [list(batch) for batch in batches]
-        if (total := sum(map(len, batches))) < world:
+        if 0 < (total := sum(map(len, batches))) < world:
             raise ValueError(f"data: {world} devices can't share {total} sample{'s' * (total != 1)}")
         if self.training:
             batches = [batch[: len(batch) // world * world] for batch in batches]
