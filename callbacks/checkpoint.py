@@ -216,6 +216,8 @@ class LastCheckpoint(Callback):
             self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         for path in removals:  # `last.ckpt` knows of these, for a kill right here
             trainer.strategy.remove_checkpoint(path)
+        if last:
+            self._removals = []
         self.seconds += time.monotonic() - started
 
     def _periodic(self, trainer: Trainer) -> bool:

@@ -174,15 +174,7 @@ class EpochLoop(_TrainingEpochLoop):
         if self.batch_progress.current.ready:
             self.safe_point(Where.BATCH)
         self._seed(self.batch_idx + 1)
-        before = self.batch_progress.current.ready
-        try:
-            super().advance(data_fetcher)
-        except RuntimeError:
-            # the signal has ended a worker, too, and there is no next batch: still between two of them
-            if not self.trainer.fit_loop.stop.signal or self.batch_progress.current.ready != before:  # type: ignore[attr-defined]
-                raise
-            self.safe_point(Where.BATCH)
-            raise
+        super().advance(data_fetcher)
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         super().on_advance_end(data_fetcher)
@@ -223,12 +215,7 @@ class ValidationLoop(_EvaluationLoop):
             # running statistics are those of the process's own share: what is validated is what is saved
             for buffer in self.trainer.lightning_module.buffers():
                 dist.broadcast(buffer, src=0)
-        try:
-            return super().run()
-        except RuntimeError:
-            if self.trainer.fit_loop.stop.signal:  # type: ignore[attr-defined]
-                self._stop_here()  # it has ended a worker, too
-            raise
+        return super().run()
 
     def _evaluation_step(self, *args: Any) -> None:
         super()._evaluation_step(*args)

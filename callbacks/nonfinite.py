@@ -92,14 +92,14 @@ class OnNonFinite(Callback):
         return self._bad is not None
 
     def on_safe_point(self, trainer: Trainer, where: Where, signal: int) -> None:
-        if where is Where.EPOCH:
-            self.check_weights(trainer)  # where nothing is saved, too
         if trainer.world_size > 1 and self.action == "stop":
             _, bad = agree(trainer, 0, self._bad is not None)
             if bad:
                 reports: list[str | None] = [None] * trainer.world_size
                 dist.all_gather_object(reports, self._bad)
                 raise NonFiniteError(next(report for report in reports if report))
+        if where is Where.EPOCH:
+            self.check_weights(trainer)  # where nothing is saved, too
 
     def check_weights(self, trainer: Trainer) -> None:
         """Refuse to let weights that are not finite into a checkpoint.

@@ -16,8 +16,8 @@ from lightning.pytorch import Trainer
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
-# whether this is not the first process of a machine
-IS_CHILD = os.environ.get("LOCAL_RANK", "0") != "0"
+# whether this is not the first process of a run
+IS_CHILD = any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_PROCID"))
 # here the first one says who it is, to those that it starts
 PARENT = "FIT_STARTED_BY"
 
@@ -58,7 +58,7 @@ class Stop:
             yield self
             return
         # one that is ignored stays so: a shell starts its background jobs like that
-        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        heard = [number for number in SIGNALS if IS_CHILD or signal.getsignal(number) is not signal.SIG_IGN]
         if not IS_CHILD:
             os.environ[PARENT] = str(os.getpid())
         before = {number: signal.signal(number, self._handle) for number in heard}
@@ -79,6 +79,8 @@ class Stop:
 
     def wait(self, seconds: float = 10) -> None:
         """Let the other processes end, which have stopped at the same place, so that none stays behind."""
+        for worker in multiprocessing.active_children():  # of loaders; they do not listen to the signals that end a run
+            worker.kill()
         for child in self.children():
             try:
                 child.wait(seconds)
@@ -89,14 +91,14 @@ class Stop:
         if os.getpid() != self._process:
             return  # a worker that has inherited this handler; it is ended by the process that it works for
         if self.signal or self.at_once:
-            if not self.signal:
+            first, self.signal = not self.signal, number
+            if first:
                 self._tell(number, "the training is done and saved; --resume tests it")
                 if not IS_CHILD:
                     self.before_leaving(number)
             self.leave(number)
+            return
         self.signal = number
-        if hasattr(signal, "SIGCHLD"):  # a worker that the signal has ended, too, is no reason to break off the step
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._tell(number, "stopping after this step; a second signal ends it at once")
 
     def _tell(self, number: int, text: str) -> None:

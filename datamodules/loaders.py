@@ -1,7 +1,8 @@
 """Any DataLoader, made so that an epoch can be begun in its middle and shared by several devices, sample by sample."""
 
 import random
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
 from typing import Any
 
@@ -166,6 +167,26 @@ class SeededDataset(Dataset):
             return [self.inner[index] for index in indices]
 
 
+class CalmWorker:
+    """Starts a loader's worker so that a signal that stops the run leaves it at work until the step is done.
+
+    Without it, a signal to all processes of a run (a terminal's Ctrl-C, a service manager's SIGTERM) would end the
+    workers first, and there would be no step to end.
+    """
+
+    def __init__(self, inner: Callable[[int], Any] | None) -> None:
+        self.inner = inner
+
+    def __call__(self, worker: int) -> None:
+        for name in ("SIGINT", "SIGUSR1"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+        if hasattr(signal, "setitimer"):  # by then whoever needs it has ended it, or does not
+            signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, 15))
+        if self.inner is not None:
+            self.inner(worker)
+
+
 def make_exact(loaders: Any, seed: int, training: bool, rank: int = 0, world_size: int = 1) -> Any:
     """The same loader, or collection of loaders, with the order and the random numbers of `EpochOrder`.
 
@@ -191,6 +212,8 @@ def _change(loader: DataLoader, seed: int, training: bool, rank: int, world_size
     inner: Any = getattr(loader, name)
     if isinstance(inner, EpochOrder) or isinstance(loader.sampler, EpochSeed) or hasattr(loader, "load_state_dict"):
         return
+    if loader.num_workers:
+        loader.worker_init_fn = CalmWorker(loader.worker_init_fn)
     if loader.generator is None:  # the workers' seeds come from it, and not from the generator of the training
         loader.generator = torch.Generator()
     if isinstance(loader.dataset, IterableDataset) or not _has_length(inner):

@@ -129,25 +129,27 @@ def resume_point(run: Run) -> Point:
     others = sorted(set(run.checkpoints.rglob("*.ckpt")) - {last})
     if not last.is_file() and not others:
         return point
-    found: list[tuple[int, int, Path, dict[str, Any]]] = []
-    for path in [last, *others] if last.is_file() else others:
-        try:
-            state = read_checkpoint(path)
-            goes_on = _check_form(state, path)
-        except UserError as error:
-            point.damaged.append(str(error))
-            continue
-        if not goes_on:
-            continue
-        found.append((int(state["global_step"]), int(state["epoch"]), path, state))
-        if path == last:
-            break
-    if not found and point.damaged:
+    written = last.stat().st_mtime_ns if last.is_file() else 0
+    newer = [path for path in others if path.stat().st_mtime_ns > written]
+    # all of them are read only when the latest ones are damaged
+    for paths in ([last, *newer] if written else newer, [path for path in others if path not in newer]):
+        found = [(path, state) for path in paths if (state := _readable(path, point)) is not None]
+        if found:
+            point.path, point.state = max(found, key=lambda item: (item[1]["global_step"], item[1]["epoch"]))
+            return point
+    if point.damaged:
         raise UserError(f"{run.folder}: no checkpoint to go on from: {'; '.join(point.damaged)}")
-    if not found:
-        return point  # it was killed before there was a first one to go on from
-    _, _, point.path, point.state = max(found, key=lambda item: item[:2])
-    return point
+    return point  # it was killed before there was a first one to go on from
+
+
+def _readable(path: Path, point: Point) -> dict[str, Any] | None:
+    """The content of a checkpoint from which a run can go on."""
+    try:
+        state = read_checkpoint(path)
+        return state if _check_form(state, path) else None
+    except UserError as error:
+        point.damaged.append(str(error))
+        return None
 
 
 def _check_form(state: dict[str, Any], path: Path) -> bool:

@@ -446,7 +446,10 @@ class CLI(LightningCLI):
         logger = self.trainer.logger
         if not isinstance(logger, RunLogger) or not self.trainer.is_global_zero:
             return
-        folder = Path(logger.log_dir)
+        try:
+            folder = Path(logger.log_dir)
+        except OSError:  # there can't be one
+            return
         if not list(folder.glob("checkpoints/*")):
             logger.experiment.close()
             shutil.rmtree(folder, ignore_errors=True)

@@ -39,6 +39,7 @@ more:
   --debug                  the traceback of an error
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -47,6 +48,9 @@ if not __package__:  # started as a script: the rooms of this clone come first, 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # no traceback from within the imports
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process hears the signals for all, until they train
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+            signal.signal(getattr(signal, name, signal.SIGINT), signal.SIG_IGN)
 
 from scripts.cli import CLI, main
 from scripts.resume import take_resume
