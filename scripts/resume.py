@@ -68,7 +68,7 @@ def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], di
         UserError: There is no such run, or another process is training it.
     """
     overrides = without_configs(args)
-    if not place and not config_files(args) and _value(args, "--name") is None:
+    if not place and not any(arg.startswith(("--config", "-c", "--name", "--model")) for arg in args):
         raise UserError("--resume: of which recipe? Add --config FILE, or name a run: --resume RUN")
     run = _choose(place, args)
     if run is None:

@@ -9,8 +9,8 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
 
-# what a clock says
-TIMES = ("seconds", "validation_seconds", "samples_per_second", "events")
+# what a clock says, and what the config says of the end
+TIMES = ("seconds", "validation_seconds", "samples_per_second", "events", "ends")
 
 
 def differences(one: Path, other: Path) -> list[str]:
