@@ -150,7 +150,7 @@ class Project(Side):
 
     def differences(self, one: Path, other: Path) -> list[str]:
         # which file was still to be removed when another one was written: by the end it is
-        return [d for d in differences(self._run(one), self._run(other)) if ".LastCheckpoint.removals" not in d]
+        return differences(self._run(one), self._run(other))
 
     @staticmethod
     def _run(folder: Path) -> Path:

@@ -1,9 +1,10 @@
 """When checkpoints are written: the best ones after a validation, and `last.ckpt` to go on from."""
 
+import copy
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
@@ -21,6 +23,9 @@ from callbacks.metric_state import load_metric_state, metric_state
 from callbacks.stop import agree
 
 LAST = "last.ckpt"
+
+
+HOLD = 2**28  # bytes of a checkpoint that may be held in memory for a while
 
 
 @dataclass
@@ -32,19 +37,22 @@ class Decision:
         remove: The file to remove; None for one to write.
         epoch: The epoch that the weights are from.
         before: The callback's state without this decision, for when the file can't be written.
+        state: What is to be written, when that was put off.
     """
 
     save: str | None
     remove: str | None
     epoch: int
     before: dict[str, Any]
+    state: dict[str, Any] | None = None
 
 
 class Checkpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which decides after a validation and writes at the safe point after it.
 
     So each of its files is a state from which a run can go on, and the file of the second best is removed when the
-    new one is on the disk. A file that was there before the run is never overwritten.
+    new one is on the disk. A file that was there before the run is never overwritten. Where writing them all would take
+    too much of the training time (see `LastCheckpoint`), one that is better still soon is not written at all.
 
     Args:
         dirpath: The folder; the default is `checkpoints/` in the run's folder.
@@ -81,6 +89,7 @@ class Checkpoint(ModelCheckpoint):
         self._before: dict[str, Any] = {}
         self._foreign: set[str] | None = None  # files that were there before the run
         self._written: set[str] = set()
+        self._removed: set[str] = set()
 
     # ---- decide now, write later
 
@@ -93,9 +102,12 @@ class Checkpoint(ModelCheckpoint):
         self._last_global_step_saved = trainer.global_step
         self._last_checkpoint_saved = filepath
         self._written.add(self._relative(filepath))
+        self._removed.discard(self._relative(filepath))
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         self.pending.append(Decision(None, filepath, trainer.current_epoch, {}))
+        self._written.discard(self._relative(filepath))
+        self._removed.add(self._relative(filepath))  # for a crash before it is done: `runs.resume.tidy` does it then
 
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
         # the one that the run went on from, too: all that was in it is in later ones
@@ -124,6 +136,7 @@ class Checkpoint(ModelCheckpoint):
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
             state[name] = self._relative(state[name])
         state["foreign"], state["written"] = sorted(self._foreign or ()), sorted(self._written)
+        state["removed"] = sorted(self._removed)
         state["last_global_step_saved"] = self._last_global_step_saved
         return state
 
@@ -141,6 +154,7 @@ class Checkpoint(ModelCheckpoint):
         super().load_state_dict(state)
         self.current_score = state["current_score"]  # which Lightning saves, and does not load
         self._foreign, self._written = set(state["foreign"]), set(state["written"])
+        self._removed = set(state["removed"])
         self._last_global_step_saved = state["last_global_step_saved"]
 
     def _relative(self, path: str) -> str:
@@ -154,24 +168,25 @@ class Checkpoint(ModelCheckpoint):
 class LastCheckpoint(Callback):
     """Writes `last.ckpt`, and what `Checkpoint` has decided, at safe points.
 
-    `last.ckpt` is written after each epoch, unless the last time was so recently that saving would take more than
-    `share` of the training time; and at the end, when a signal stops the run, and as often as `checkpoint.every_n_…`
-    says. When it can't be written the training goes on, and what is there stays.
+    Saving takes no more than `share` of the training time, but for what is asked for (`checkpoint.every_n_…`), for the
+    end, and for a stop by a signal. `last.ckpt` is written after an epoch where that allows it. A best checkpoint for
+    which it is too early is held in memory: a run that is killed goes on from before it, and finds it again. When a
+    file can't be written the training goes on, and what is there stays.
 
     Args:
         checkpoint: The other checkpoints' callback, which also says in which folder they are.
-        share: Part of the training time that saving may take where nobody has asked for it.
-        allow: Called with the trainer before anything is written; what it raises ends the run instead.
+        allow: Called with the trainer before anything is saved; what it raises ends the run instead.
 
     Attributes:
+        share: Part of the training time that saving may take where nobody has asked for it.
         failed: Why the last attempt to write `last.ckpt` did not succeed; None when it did.
         seconds: The time that saving has taken, of this process.
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, share: float = 0.02, allow: Callable[[Trainer], None] = lambda trainer: None
-    ) -> None:
-        self.checkpoint, self.share, self.allow = checkpoint, share, allow
+    share = 0.02
+
+    def __init__(self, checkpoint: Checkpoint, allow: Callable[[Trainer], None] = lambda trainer: None) -> None:
+        self.checkpoint, self.allow = checkpoint, allow
         self.failed: str | None = None
         self._where: Where | None = None
         self._epoch: int | None = None
@@ -180,7 +195,6 @@ class LastCheckpoint(Callback):
         self._saved_step = 0
         self.seconds = 0.0
         self._cut = False
-        self._removals: list[str] = []
 
     @property
     def path(self) -> Path:
@@ -190,35 +204,84 @@ class LastCheckpoint(Callback):
     # ---- at safe points
 
     def wants(self, trainer: Trainer, where: Where) -> bool:
-        return bool(self.checkpoint.pending) or (where is Where.BATCH and self._periodic(trainer))
+        pending = self.checkpoint.pending
+        if pending and (self._affordable() or any(decision.save and decision.state is None for decision in pending)):
+            return True
+        return where is Where.BATCH and self._periodic(trainer)
 
     def on_safe_point(self, trainer: Trainer, where: Where, signal: int) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         started = time.monotonic()
         self._where = where
-        pending, self.checkpoint.pending = self.checkpoint.pending, []
-        last = where is not Where.ACCUMULATING and self._due(trainer, where, bool(signal))
-        if pending or last:
+        # the clocks of different machines are different
+        affordable, periodic = trainer.strategy.broadcast((self._affordable(), self._periodic(trainer)))
+        last = where is not Where.ACCUMULATING and self._due(trainer, where, bool(signal), affordable, periodic)
+        end = where is Where.EPOCH and trainer.fit_loop.done
+        if self.checkpoint.pending or last:
             self.allow(trainer)
+        self._drop_surpassed()
+        if last or affordable or end or not self._hold(trainer):
+            removals = self._write_pending(trainer)
+            if last:
+                self._write(trainer, self.path, trainer.current_epoch - (where is Where.EPOCH))
+                self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+            for path in removals:
+                trainer.strategy.remove_checkpoint(path)
+        self.seconds += time.monotonic() - started
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write what was held: the run has failed, and its best checkpoint is worth having."""
+        for decision in self.checkpoint.pending:
+            with suppress(OSError):
+                if decision.save and decision.state:
+                    trainer.strategy.save_checkpoint(decision.state, decision.save)
+                elif decision.remove:
+                    trainer.strategy.remove_checkpoint(decision.remove)
+        self.checkpoint.pending = []
+
+    def _hold(self, trainer: Trainer) -> bool:
+        """Put off what is to be written; False where that can't be, for its size or because it is in parts."""
+        pending = self.checkpoint.pending
+        if pending and not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            return False
+        for decision in pending:
+            if decision.save and decision.state is None:
+                state = self._state(trainer, Path(decision.save), decision.epoch)
+                if _bytes(state) > HOLD:
+                    return False
+                decision.state = _copied(state)
+        return True
+
+    def _drop_surpassed(self) -> None:
+        """Leave out of what was held what has been found to be worse than others since."""
+        held: list[Decision] = []
+        for decision in self.checkpoint.pending:
+            worse = next((other for other in held if other.save and other.save == decision.remove), None)
+            if worse is None:
+                held.append(decision)
+                continue
+            first = held.index(worse)
+            held.remove(worse)
+            for other in held[first:]:
+                other.before = worse.before  # in which it is not yet
+        self.checkpoint.pending = held
+
+    def _write_pending(self, trainer: Trainer) -> list[str]:
+        """Write what was decided; the files that are to be removed then."""
+        pending, self.checkpoint.pending = self.checkpoint.pending, []
         removals = []
         for decision in pending:
             if decision.remove:
                 removals.append(decision.remove)
-            elif decision.save and not self._write(trainer, Path(decision.save), decision.epoch):
+            elif decision.save and not self._write(trainer, Path(decision.save), decision.epoch, decision.state):
                 # as if it had not been better, so that the next one is compared with what is on the disk
                 self.checkpoint.load_state_dict(decision.before)
-                removals.clear()
-                break
-        if last:
-            self._removals = [self.checkpoint._relative(path) for path in removals]
-            self._write(trainer, self.path, trainer.current_epoch - (where is Where.EPOCH))
-            self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-        for path in removals:  # `last.ckpt` knows of these, for a kill right here
-            trainer.strategy.remove_checkpoint(path)
-        if last:
-            self._removals = []
-        self.seconds += time.monotonic() - started
+                return []
+        return removals
+
+    def _affordable(self) -> bool:
+        return self.seconds <= self.share * (time.monotonic() - self._started)
 
     def _periodic(self, trainer: Trainer) -> bool:
         steps, minutes = self.checkpoint.last_every_n_train_steps, self.checkpoint.last_every_n_minutes
@@ -226,7 +289,7 @@ class LastCheckpoint(Callback):
             return True
         return bool(minutes and time.monotonic() - self._saved_at >= 60 * minutes)
 
-    def _due(self, trainer: Trainer, where: Where, stopping: bool) -> bool:
+    def _due(self, trainer: Trainer, where: Where, stopping: bool, affordable: bool, periodic: bool) -> bool:
         if stopping:
             return True
         if where is Where.CUT:
@@ -235,19 +298,22 @@ class LastCheckpoint(Callback):
         if self._cut:  # this is the end of that epoch
             self._cut = False
             return False
-        if where is Where.EPOCH and trainer.fit_loop.done:
-            return True
-        seconds = time.monotonic() - self._started
-        affordable = where is Where.EPOCH and (not self._saved_step or self.seconds <= self.share * seconds)
-        # the clocks of different machines are different
-        return trainer.strategy.broadcast(affordable or self._periodic(trainer))
+        if where is Where.EPOCH:
+            return trainer.fit_loop.done or affordable or periodic or not self._saved_step
+        return periodic
 
-    def _write(self, trainer: Trainer, path: Path, epoch: int) -> bool:
-        """Whether the file was written; all processes get the same answer."""
+    def _state(self, trainer: Trainer, path: Path, epoch: int) -> dict[str, Any]:
+        """What a checkpoint of this moment holds."""
         self._epoch = epoch
-        weights_only = self.checkpoint.save_weights_only and path.name != LAST
-        state = trainer._checkpoint_connector.dump_checkpoint(weights_only)
-        self._epoch = None
+        try:
+            weights_only = self.checkpoint.save_weights_only and path.name != LAST
+            return trainer._checkpoint_connector.dump_checkpoint(weights_only)
+        finally:
+            self._epoch = None
+
+    def _write(self, trainer: Trainer, path: Path, epoch: int, state: dict[str, Any] | None = None) -> bool:
+        """Whether the file was written; all processes get the same answer."""
+        state = state or self._state(trainer, path, epoch)
         error: OSError | None = None
         try:
             trainer.strategy.save_checkpoint(state, path)
@@ -257,7 +323,7 @@ class LastCheckpoint(Callback):
         if path.name == LAST:
             self.failed = None if not failed else f"{path}: {_reason(error)}"
         if error is not None:
-            needed = sum(t.numel() * t.element_size() for t in _tensors(state))
+            needed = _bytes(state)
             rank_zero_warn(
                 f"can't write {path}: {_reason(error)}; it needs {needed / 1e6:,.1f} MB and {_free(path)} MB are free. "
                 "The training goes on, and the checkpoints that are there stay",
@@ -278,7 +344,6 @@ class LastCheckpoint(Callback):
             "should_stop": trainer.should_stop,
             "end_due": where is Where.CUT,
             "callback_metrics": _packed(trainer._logger_connector._callback_metrics),
-            "removals": self._removals,
             "world_size": trainer.world_size,
             "events": _events(trainer),
         }
@@ -354,9 +419,24 @@ def _free(path: Path) -> str:
         return "no"
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return [value] if isinstance(value, torch.Tensor) else []
+def _copied(state: Any) -> Any:
+    """What a state is now, on the CPU, whatever becomes of its tensors."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        copies = [_copied(value) for value in state]
+        return copies if isinstance(state, list) else tuple(copies)
+    return copy.deepcopy(state)
+
+
+def _bytes(state: Any) -> int:
+    """The size of all tensors in a state."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        state = state.values()
+    elif not isinstance(state, list | tuple):
+        return 0
+    return sum(map(_bytes, state))

@@ -39,6 +39,7 @@ class OnNonFinite(Callback):
         self.skipped = 0
         self._bad: str | None = None
         self._drop = False
+        self._checked = -1  # the step after which the weights were looked at
         self._buffers: dict[str, Tensor] = {}
         self._flag: tuple[Tensor, Any, int] | None = None  # of the last loss, on its way from the device
         if action != "skip":  # spares Lightning two calls in each step
@@ -107,10 +108,11 @@ class OnNonFinite(Callback):
         Raises:
             NonFiniteError: A parameter is not finite.
         """
-        if self.action == "ignore":
+        if self.action == "ignore" or self._checked == trainer.global_step:
             return
         parameters = dict(trainer.lightning_module.named_parameters())
         if not parameters or bool(torch.stack([p.detach().isfinite().all() for p in parameters.values()]).all()):
+            self._checked = trainer.global_step
             return
         name = next(name for name, p in parameters.items() if not p.isfinite().all())
         raise NonFiniteError(f"weights: {name} is not finite after step {trainer.global_step}{_last_good(trainer)}")

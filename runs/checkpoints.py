@@ -36,6 +36,12 @@ class CheckpointFiles(TorchCheckpointIO):
         known, self.known = self.known, None
         return known[1] if known and known[0] == Path(path) else read_checkpoint(Path(path))
 
+    def remove_checkpoint(self, path: str | Path) -> None:
+        if Path(path).is_file():  # Lightning's way looks for a file system of its own each time
+            Path(path).unlink()
+        else:
+            super().remove_checkpoint(path)
+
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that at each moment the file at `path` is the old one or the new one, and whole.

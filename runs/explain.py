@@ -109,9 +109,12 @@ def _unknown_key(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
 
 def _broken_import(message: str) -> str:
     """What is wrong with a user's own module that can't be imported; nothing when every module can."""
-    if "!!python" in message:
-        return ""  # somebody's try to have it imported
-    for name in re.findall(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", message):
+    # only what was to be imported anyway, and no other value that has dots in it
+    names = re.findall(r"given class_path '([\w.]+)'", message)
+    if re.search(r"Subtypes: \[.*<class '\w+\.", message):  # a class is what is expected
+        value = message.rpartition("Given value: ")[2].strip()
+        names += re.findall(r"^([\w.]+)$|val='([\w.]+)'|^\['([\w.]+)'\]$|'class_path': '([\w.]+)'", value)
+    for name in ("".join(name) for name in names):
         module = name.rpartition(".")[0]
         try:
             importlib.import_module(module)

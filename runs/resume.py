@@ -27,7 +27,7 @@ FORM = {
     "global_step": int,
     "epoch": int,
 }
-OWN = {"goes_on", "validation_due", "end_due", "should_stop", "callback_metrics", "removals", "events"}
+OWN = {"goes_on", "validation_due", "end_due", "should_stop", "callback_metrics", "events"}
 
 
 @dataclass
@@ -48,6 +48,12 @@ class Point:
     def extra(self) -> dict[str, Any]:
         """What `LastCheckpoint` has written beside Lightning's own state."""
         return self.state.get("callbacks", {}).get(STATE, {})
+
+    @property
+    def removed(self) -> list[str]:
+        """The files in the folder of the checkpoints that are no longer among the best."""
+        states = [state for state in self.state.get("callbacks", {}).values() if isinstance(state, dict)]
+        return [name for state in states for name in state.get("removed", [])]
 
 
 class RunLock:
@@ -183,7 +189,7 @@ def tidy(run: Run, point: Point) -> None:
         for part in run.checkpoints.rglob(".*.ckpt.part"):
             part.unlink(missing_ok=True)
     root = run.checkpoints.resolve()
-    for name in point.extra.get("removals", []):
+    for name in point.removed:
         path = (run.checkpoints / name).resolve()
         if path.is_relative_to(root) and path.suffix == ".ckpt" and path != point.path:
             path.unlink(missing_ok=True)

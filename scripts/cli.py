@@ -271,7 +271,7 @@ class CLI(LightningCLI):
             checkpoint = self.config_init.checkpoint
             if self.continued:
                 checkpoint.dirpath = str(self.continued.run.checkpoints)
-            self.last = LastCheckpoint(checkpoint, allow=nonfinite.check_weights)
+            self.last = LastCheckpoint(checkpoint, nonfinite.check_weights)
             # the first of all, so that others find restored what it restores
             callbacks = [self.last, *callbacks, checkpoint, Resume(ends(self.config_dict))]
         return callbacks
