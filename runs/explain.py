@@ -114,8 +114,9 @@ def _broken_import(message: str) -> str:
     if re.search(r"Subtypes: \[.*<class '\w+\.", message):  # a class is what is expected
         value = message.rpartition("Given value: ")[2].strip()
         names += re.findall(r"^([\w.]+)$|val='([\w.]+)'|^\['([\w.]+)'\]$|'class_path': '([\w.]+)'", value)
-    for name in ("".join(name) for name in names):
-        module = name.rpartition(".")[0]
+    for module in ("".join(name).rpartition(".")[0] for name in names):
+        if not module:
+            continue
         try:
             importlib.import_module(module)
         except ImportError as error:
