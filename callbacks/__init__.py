@@ -1,7 +1,7 @@
 """What watches a run while it goes."""
 
 from callbacks.checkpoint import Checkpoint, LastCheckpoint
-from callbacks.config import SaveConfig
+from callbacks.config import LogConfig
 from callbacks.monitors import CheckMonitors
 from callbacks.nonfinite import OnNonFinite
 from callbacks.progress import Progress
@@ -13,10 +13,10 @@ __all__ = [
     "CheckMonitors",
     "Checkpoint",
     "LastCheckpoint",
+    "LogConfig",
     "OnNonFinite",
     "Progress",
     "Record",
     "Resume",
-    "SaveConfig",
     "TensorBoardViews",
 ]

@@ -325,7 +325,7 @@ class LastCheckpoint(Callback):
         if error is not None:
             needed = _bytes(state)
             rank_zero_warn(
-                f"can't write {path}: {_reason(error)}; it needs {needed / 1e6:,.1f} MB and {_free(path)} MB are free. "
+                f"can't write {path}: {_reason(error)}; it needs {needed / 1e6:,.1f} MB{_free(path)}. "
                 "The training goes on, and the checkpoints that are there stay",
                 category=UserWarning,
             )
@@ -414,9 +414,9 @@ def _reason(error: OSError | None) -> str:
 
 def _free(path: Path) -> str:
     try:
-        return f"{shutil.disk_usage(path.parent).free / 1e6:,.1f}"
+        return f" and {shutil.disk_usage(path.parent).free / 1e6:,.1f} MB are free"
     except OSError:
-        return "no"
+        return ""
 
 
 def _copied(state: Any) -> Any:

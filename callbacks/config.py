@@ -1,7 +1,6 @@
-"""The config, kept where the run is."""
+"""The config in TensorBoard."""
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,39 +10,23 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from callbacks.tensorboard import log_hparams
 
 
-class SaveConfig(Callback):
-    """Writes `config.yaml` into the run's folder, and the same text and the hyper-parameters into TensorBoard.
+class LogConfig(Callback):
+    """Logs the config as text, and the hyper-parameters.
 
     Args:
         config: The complete config, in plain types.
-        since: The step at which a run goes on. The file that is there stays, unless the config has been changed; then
-            it is kept as `config_until_step….yaml`.
+
+    Attributes:
+        text: The config as YAML.
+        since: The step at which a run goes on; None for a new one.
+        changed: Whether a run that goes on has another config than before: then it is logged again.
     """
 
-    def __init__(self, config: dict[str, Any], since: int | None = None) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         self.text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         self.hparams = flat_hparams(config)
-        self.since = since
+        self.since: int | None = None
         self.changed = False
-
-    def write(self, folder: Path) -> None:
-        """Write the file: before anything heavy starts, so that whatever ends the run, it is one.
-
-        Raises:
-            OSError: It can't be written.
-        """
-        path = folder / "config.yaml"
-        before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        if self.since is not None and before:
-            if yaml.safe_load(before) == yaml.safe_load(self.text):
-                return
-            self.changed = True
-            kept = path.with_name(f"config_until_step{self.since:06d}.yaml")
-            if not kept.exists():  # otherwise nothing was trained with the one in between
-                kept.write_text(before, encoding="utf-8")
-        part = path.with_name(".config.yaml.part")
-        part.write_text(self.text, encoding="utf-8")
-        part.replace(path)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit" or not trainer.is_global_zero or not trainer.loggers:

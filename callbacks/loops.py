@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
@@ -80,6 +81,10 @@ class FitLoop(_FitLoop):
     def on_advance_start(self) -> None:
         self.epoch_loop._seed(-1)
         super().on_advance_start()
+        if self.restarted_mid_epoch:  # this one acts when an epoch starts, and keeps nothing of it
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, GradientAccumulationScheduler):
+                    callback.on_train_epoch_start(self.trainer)
 
     def on_advance_end(self) -> None:
         if not self.epoch_loop._num_ready_batches_reached():

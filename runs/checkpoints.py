@@ -18,6 +18,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from runs.errors import UserError, one_line
+from runs.files import part_of, sync_folder
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -67,26 +68,6 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-
-
-def part_of(path: Path) -> Path:
-    """Where a file is before it is whole."""
-    return path.with_name(f".{path.name}.part")
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names of a folder's files to the disk, where the system can do that."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(handle)
 
 
 PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.Size, torch.dtype, torch.device}

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -34,6 +35,17 @@ class RunLogger(TensorBoardLogger):
                 version += 1
             else:
                 return version
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """TensorBoard's writer; one that writes nothing where the log is lost."""
+        if not self.lost:
+            try:
+                return super().experiment
+            except OSError as error:
+                self.lose(error)
+        return _DummyExperiment()
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         if not self.lost:

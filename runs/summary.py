@@ -3,20 +3,22 @@
 import json
 import math
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from runs.files import write_whole
+
 FILE = "summary.json"
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Write `summary.json` into a run's folder; paths in it are relative to that folder."""
-    part = folder / f".{FILE}.part"  # its presence says that the run is finished: whole, or not there
-    part.write_text(json.dumps(_finite(summary), indent=2) + "\n", encoding="utf-8")
-    part.replace(folder / FILE)
+    # its presence says that the run is finished
+    write_whole(folder / FILE, json.dumps(_finite(summary), indent=2) + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -45,6 +47,8 @@ def print_summary(
     for stage in ("val", "test"):
         if metrics := summary.get(stage):
             rows.append((stage, format_metrics(metrics, stage)))
+    if skipped := summary.get("skipped_steps"):
+        rows.append(("skipped", f"{skipped} step{'s' * (skipped > 1)} whose loss was not finite"))
     speed = summary.get("samples_per_second")
     rows.append(("time", f"{summary['seconds']:.1f} s" + (f", {speed:,.0f} samples/s" if speed else "")))
     if folder:
@@ -66,9 +70,16 @@ def next_commands(folder: Path, can_test: bool, can_predict: bool) -> list[str]:
     """Commands to paste, for a run's folder."""
     run = shlex.quote(str(folder))
     commands = [f"tensorboard --logdir {shlex.quote(str(folder.parent.parent))}"]
-    commands += [f"python scripts/test.py {run}"] * can_test
-    commands += [f"python scripts/predict.py {run} image.png --out predictions.csv"] * can_predict
+    commands += [f"python {script('test.py')} {run}"] * can_test
+    commands += [f"python {script('predict.py')} {run} image.png --out predictions.csv"] * can_predict
     return commands
+
+
+def script(name: str) -> str:
+    """A script of this project as it is called from the present folder, quoted for a shell."""
+    path = Path(sys.argv[0])
+    called = path.with_name(name) if path.parent.name == "scripts" and path.suffix == ".py" else Path("scripts", name)
+    return shlex.quote(str(called))
 
 
 def format_metrics(metrics: dict[str, float], stage: str) -> str:

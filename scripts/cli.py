@@ -35,11 +35,11 @@ from callbacks import (
     CheckMonitors,
     Checkpoint,
     LastCheckpoint,
+    LogConfig,
     OnNonFinite,
     Progress,
     Record,
     Resume,
-    SaveConfig,
     TensorBoardViews,
 )
 from callbacks.hooks import NoProfiler, skip_empty_hooks
@@ -52,11 +52,12 @@ from datamodules.loaders import make_exact
 from modules.optimizers import LENGTH_ARGUMENTS, configure_optimizers
 from runs.checkpoints import CheckpointFiles, check_fits, load_weights, plain, read_checkpoint
 from runs.errors import UserError, one_line, told
+from runs.files import write_config
 from runs.logger import RunLogger
 from runs.parser import Parser, add_model_and_data, fact_keys
 from runs.resume import Point, RunLock, resume_point, tidy
 from runs.run import LOGS
-from runs.summary import print_summary, write_summary
+from runs.summary import print_summary, script, write_summary
 from scripts.checks import check_config, check_trainer, slow_bf16
 from scripts.resume import Continued, ends, go_on, requeue
 from scripts.say import say, show_thread_error, show_warning
@@ -109,7 +110,7 @@ class CLI(LightningCLI):
             seed_everything_default=0,
             parser_class=Parser,
             parser_kwargs={"help_text": help_text, "data_state": data_state},
-            save_config_callback=None,  # SaveConfig does that
+            save_config_callback=None,  # `_begin` does that
             auto_configure_optimizers=False,  # modules.optimizers does that
             load_from_checkpoint_support=False,  # runs load from their config.yaml, never from class paths in files
         )
@@ -252,26 +253,25 @@ class CLI(LightningCLI):
             config["logger"] = RunLogger(place, name, version, default_hp_metric=False)
         if config["logger"] is False and not self.config.checkpoint.dirpath:
             config["enable_checkpointing"] = False  # no folder to keep them in
-        self.record = Record()
+        self.record, self.nonfinite = Record(), OnNonFinite(self.config.on_nonfinite)
         self.last: LastCheckpoint | None = None
-        self.save_config: SaveConfig | None = None
+        self.log_config: LogConfig | None = None
         if config["barebones"]:
             config.update(dict.fromkeys(("logger", "profiler", "log_every_n_steps", "enable_model_summary")))
             return [self.record]
         callbacks: list[Callback] = [self.record, CheckMonitors(MONITOR), self.config_init.early_stopping]
-        nonfinite = OnNonFinite(self.config.on_nonfinite)
         if self.config.on_nonfinite != "ignore":
-            callbacks.append(nonfinite)
+            callbacks.append(self.nonfinite)
         if config["enable_progress_bar"] is not False:
             callbacks.append(Progress())
         if config["logger"] and not config["fast_dev_run"]:
-            self.save_config = SaveConfig(self.config_dict)
-            callbacks += [LearningRateMonitor(), TensorBoardViews(), self.save_config]
+            self.log_config = LogConfig(self.config_dict)
+            callbacks += [LearningRateMonitor(), TensorBoardViews(), self.log_config]
         if config["enable_checkpointing"] is not False:
             checkpoint = self.config_init.checkpoint
             if self.continued:
                 checkpoint.dirpath = str(self.continued.run.checkpoints)
-            self.last = LastCheckpoint(checkpoint, nonfinite.check_weights)
+            self.last = LastCheckpoint(checkpoint, self.nonfinite.check_weights)
             # the first of all, so that others find restored what it restores
             callbacks = [self.last, *callbacks, checkpoint, Resume(ends(self.config_dict))]
         return callbacks
@@ -294,7 +294,7 @@ class CLI(LightningCLI):
         except Stopped as stopped:
             raise SystemExit(self._stopped(stopped.signal)) from stopped
         except NonFiniteError as error:
-            raise UserError(str(error), status=1) from error
+            raise UserError(f"{error}{self._after_nonfinite()}", status=1) from error
         except Exception as error:
             if self.continued and _restoring(error):
                 reason = one_line(error).replace("`", "")
@@ -326,9 +326,8 @@ class CLI(LightningCLI):
                 self.lock = RunLock(folder)
                 self.lock.take()
             point = self._point()
-            if folder and first and self.save_config:
-                folder.mkdir(parents=True, exist_ok=True)
-                self.save_config.write(folder)
+            if folder and first and self.log_config:
+                self.log_config.changed = write_config(folder, self.log_config.text, self.log_config.since)
         except OSError as error:
             raise UserError(f"trainer.default_root_dir: can't write {error.filename}: {error.strerror}") from error
         if first and self.continued:
@@ -358,8 +357,8 @@ class CLI(LightningCLI):
             self.trainer.num_sanity_val_steps = 0
             step, epoch = point.state["global_step"], point.state["epoch"]
             say(f"going on with {self.continued.run.folder} from {point.path.name}: epoch {epoch}, step {step}")
-            if self.save_config:
-                self.save_config.since = step
+            if self.log_config:
+                self.log_config.since = step
         else:
             say(f"{self.continued.run.folder} has no checkpoint yet: it begins anew")
             self._load_weights()
@@ -369,16 +368,27 @@ class CLI(LightningCLI):
         if self.config.weights:
             say(load_weights(self.model, Path(self.config.weights)))
 
+    def _after_nonfinite(self) -> str:
+        folder = self._folder()
+        go_on = f"; to go on from there: {resume_command(folder)}" if folder and self._saved() else "; to be changed:"
+        return f"{go_on} --on_nonfinite skip, or a smaller --optimizer.lr" if folder else ""
+
+    def _saved(self) -> bool:
+        return self.last is not None and self.last.path.is_file() and not self.last.failed
+
     def _stopped(self, signal: int) -> int:
         """Say where the run is and how it goes on; the exit status."""
         folder = self._folder()
-        saved = self.last is not None and self.last.path.is_file() and not self.last.failed
-        if folder and saved and self.last:
-            say(f"stopped in epoch {self.trainer.current_epoch}, step {self.trainer.global_step}: {self.last.path}")
-            say(f"to go on: {resume_command(folder)}")
+        epoch = self.trainer.current_epoch
+        begun = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready > 0
+        place = f"in epoch {epoch}" if begun or not epoch else f"after epoch {epoch - 1}"
+        if folder and self.last and self._saved():
+            say(f"stopped {place}, step {self.trainer.global_step}: {self.last.path}")
         elif folder:
             reason = self.last.failed if self.last and self.last.failed else "before there was anything to save"
-            say(f"stopped in epoch {self.trainer.current_epoch}, {reason}: {folder}")
+            say(f"stopped {place}, {reason}: {folder}")
+        if folder and self.last:
+            say(f"to go on: {resume_command(folder)}")
         self.stop.wait(1 if self.stop.at_once else 10)
         if self.trainer.is_global_zero:
             requeue(signal)
@@ -410,6 +420,7 @@ class CLI(LightningCLI):
             "best_step": trainer.global_step,
             "last_epoch": max(0, trainer.current_epoch - 1),
             "stopped": why_stopped(trainer),
+            "skipped_steps": self.nonfinite.skipped,
             "seconds": record.seconds,
             "samples_per_second": record.samples_per_second,
         }
@@ -512,7 +523,7 @@ def _restoring(error: Exception) -> bool:
 
 def resume_command(folder: Path) -> str:
     """The command that goes on with a run."""
-    return f"python scripts/fit.py --resume {shlex.quote(str(folder))}"
+    return f"python {script('fit.py')} --resume {shlex.quote(str(folder))}"
 
 
 def can_evaluate(stage: str, model: LightningModule, datamodule: Any) -> bool:

@@ -32,8 +32,9 @@ from jsonargparse import Namespace
 from torch import nn
 
 from runs import checkpoints
-from runs.checkpoints import part_of, plain, read_checkpoint, write_checkpoint
+from runs.checkpoints import plain, read_checkpoint, write_checkpoint
 from runs.errors import UserError
+from runs.files import part_of
 from tests.same import unequal
 
 PATH = Path("checkpoints/last.ckpt")

@@ -335,7 +335,7 @@ def test_a_run_that_crashed_twice_goes_on_to_the_same_end(
     write_folder(first, folder)
     with watching(folder) as watch:
         assert not resume(first, folder, "run", command)
-    for second in chance.sample(watch.moments, 2):
+    for second in chance.sample(watch.moments, min(2, len(watch.moments))):
         folder = tmp_path / f"second_{second.number}"
         found = resume(second, folder, "run", command) or unlike(recording.run, run_of(folder, "run"))
         assert not found, f"event {first.number}, {first.event}; then event {second.number}, {second.event}"
@@ -429,17 +429,7 @@ AVERAGE = "{class_path: lightning.pytorch.callbacks.EMAWeightAveraging}"
 ACCUMULATE = "{class_path: lightning.pytorch.callbacks.GradientAccumulationScheduler, init_args: {scheduling: {1: 2}}}"
 
 
-@pytest.mark.parametrize(
-    "callback",
-    [
-        pytest.param(AVERAGE, id="average"),
-        pytest.param(
-            ACCUMULATE,
-            id="accumulate",
-            marks=pytest.mark.xfail(strict=True, reason="it acts when an epoch starts, and is not called within one"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("callback", [pytest.param(AVERAGE, id="average"), pytest.param(ACCUMULATE, id="accumulate")])
 def test_what_a_callback_does_to_the_training_lasts(callback: str, command: Command, tmp_path: Path) -> None:
     args = [*STEPWISE, "--trainer.callbacks", f"[{callback}]"]
     folder = tmp_path / "whole"

@@ -441,6 +441,6 @@ def test_ctrl_c_says_where_the_run_is_and_gives_its_signal_as_status(tmp_path: P
         process.kill()
         process.wait()
     lines = out.read_text().splitlines()
-    assert lines[-1] == "to go on: python scripts/fit.py --resume lightning_logs/cnn/version_0"
+    assert lines[-1] == f"to go on: python {script} --resume lightning_logs/cnn/version_0"
     assert re.fullmatch(r"stopped in epoch \d+, step \d+: lightning_logs/cnn/version_0/.*last.ckpt", lines[-2])
     assert (VERSION_0 / "checkpoints" / "last.ckpt").is_file()
