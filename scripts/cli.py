@@ -8,8 +8,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import json
 import logging
+import re
 import shlex
 import shutil
+import signal as signals
+import subprocess
 import sys
 import threading
 import time
@@ -63,6 +66,8 @@ from scripts.resume import Continued, ends, go_on, requeue
 from scripts.say import say, show_thread_error, show_warning
 
 MONITOR = "val/loss"
+# what a process is told of another one that is gone, by gloo and by NCCL
+LOST_PEER = re.compile(r"by peer|broken pipe|remote process exited|gloo.*timed? ?out|NCCL", re.IGNORECASE)
 DEFAULTS = {
     "early_stopping.monitor": MONITOR,
     "early_stopping.mode": "min",
@@ -296,6 +301,8 @@ class CLI(LightningCLI):
         except NonFiniteError as error:
             raise UserError(f"{error}{self._after_nonfinite()}", status=1) from error
         except Exception as error:
+            if self.trainer.world_size > 1 and isinstance(error, RuntimeError) and LOST_PEER.search(str(error)):
+                raise UserError(self._lost_process(error), status=1) from error
             if self.continued and _restoring(error):
                 reason = one_line(error).replace("`", "")
                 raise UserError(f"{point.path}: a run can't go on from it: {type(error).__name__}: {reason}") from error
@@ -309,6 +316,21 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero:
             self._end(summary)
         return summary
+
+    def _lost_process(self, error: RuntimeError) -> str:
+        """Why the processes of a run can't talk to each other any more; what another one says of itself comes first."""
+        for rank, process in enumerate(self.stop.children(), 1):
+            try:
+                status = process.wait(3)
+            except subprocess.TimeoutExpired:
+                continue
+            if status < 0:
+                name = signals.Signals(-status).name
+                memory = ", which is what the system sends when memory runs out" if name == "SIGKILL" else ""
+                return f"the process of rank {rank} was ended by {name}{memory}"
+            if status > 0:
+                return f"the process of rank {rank} has failed with status {status}; its own error is above"
+        return f"another process of this run has ended: {one_line(error)}"
 
     def _leave_together(self) -> None:
         """A signal has come after the last safe point, where the processes of a run no longer ask each other."""
