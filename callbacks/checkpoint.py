@@ -194,6 +194,7 @@ class LastCheckpoint(Callback):
         self._before_validation: list[dict[str, Any]] = []
         self._saved_step = 0
         self.seconds = 0.0
+        self._told: set[str] = set()  # which files could not be written at their last attempt
         self._cut = False
 
     @property
@@ -322,7 +323,9 @@ class LastCheckpoint(Callback):
         _, failed = agree(trainer, 0, error is not None)
         if path.name == LAST:
             self.failed = None if not failed else f"{path}: {_reason(error)}"
-        if error is not None:
+        first = path.name not in self._told
+        (self._told.add if failed else self._told.discard)(path.name)
+        if error is not None and first:
             needed = _bytes(state)
             rank_zero_warn(
                 f"can't write {path}: {_reason(error)}; it needs {needed / 1e6:,.1f} MB{_free(path)}. "

@@ -39,6 +39,8 @@ class OnNonFinite(Callback):
         self.skipped = 0
         self._bad: str | None = None
         self._drop = False
+        self._dropped = False  # this step's gradients, by the first of its optimizers
+        self._looking = False  # for what was to blame, by a step that does not count
         self._checked = -1  # the step after which the weights were looked at
         self._buffers: dict[str, Tensor] = {}
         self._flag: tuple[Tensor, Any, int] | None = None  # of the last loss, on its way from the device
@@ -55,9 +57,12 @@ class OnNonFinite(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:  # a step begins
+            self._drop = self._dropped = False
             self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if self._looking:
+            return
         if loss.device.type == "cuda" and self.action == "stop":
             self._look_later(trainer, pl_module, loss)
             return
@@ -71,15 +76,17 @@ class OnNonFinite(Callback):
             self._bad = self._report(trainer, pl_module, value)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        _, drop = agree(trainer, 0, self._drop)
-        self._drop = False
-        if drop:
+        _, self._drop = agree(trainer, 0, self._drop)
+        if self._drop:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None  # which every optimizer of torch passes over
             for name, buffer in pl_module.named_buffers():
                 if name in self._buffers:
                     buffer.copy_(self._buffers[name])
+            if self._dropped:
+                return
+            self._dropped = True
             self.skipped += 1
             if self.skipped <= 3:
                 more = "; further ones are only counted" if self.skipped == 3 else ""
@@ -93,21 +100,20 @@ class OnNonFinite(Callback):
         return self._bad is not None
 
     def on_safe_point(self, trainer: Trainer, where: Where, signal: int) -> None:
+        self.check(trainer)
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse to let weights that are not finite into a checkpoint; asked in all processes.
+
+        Raises:
+            NonFiniteError: A loss was not finite, in whatever process, or a parameter is not.
+        """
         if trainer.world_size > 1 and self.action == "stop":
             _, bad = agree(trainer, 0, self._bad is not None)
             if bad:
                 reports: list[str | None] = [None] * trainer.world_size
                 dist.all_gather_object(reports, self._bad)
                 raise NonFiniteError(next(report for report in reports if report))
-        if where is Where.EPOCH:
-            self.check_weights(trainer)  # where nothing is saved, too
-
-    def check_weights(self, trainer: Trainer) -> None:
-        """Refuse to let weights that are not finite into a checkpoint.
-
-        Raises:
-            NonFiniteError: A parameter is not finite.
-        """
         if self.action == "ignore" or self._checked == trainer.global_step:
             return
         parameters = dict(trainer.lightning_module.named_parameters())
@@ -138,6 +144,7 @@ class OnNonFinite(Callback):
         rates = sorted({float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups})
         loop = trainer.fit_loop.epoch_loop
         number = loop.batch_idx
+        self._looking = True
         first = first_bad(trainer, pl_module, loop._results.batch, number)
         indices = [] if late else _indices(trainer, number)
         facts = {

@@ -1,7 +1,9 @@
 """Any DataLoader, made so that an epoch can be begun in its middle and shared by several devices, sample by sample."""
 
+import ctypes
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
 from typing import Any
@@ -13,6 +15,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset
 
 from datamodules.batches import mix_seed
+
+PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when the one that has started it ends
 
 
 class Numbered(list):
@@ -183,6 +187,8 @@ class CalmWorker:
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
         if hasattr(signal, "setitimer"):  # by then whoever needs it has ended it, or does not
             signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, 15))
+        if sys.platform == "linux":  # end with the process that it works for, in the middle of a sample, too
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if self.inner is not None:
             self.inner(worker)
 

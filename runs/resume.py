@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +51,11 @@ class Point:
         return self.state.get("callbacks", {}).get(STATE, {})
 
     @property
+    def epochs(self) -> int:
+        """How many epochs are done."""
+        return self.state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"] if self.state else 0
+
+    @property
     def removed(self) -> list[str]:
         """The files in the folder of the checkpoints that are no longer among the best."""
         states = [state for state in self.state.get("callbacks", {}).values() if isinstance(state, dict)]
@@ -82,10 +88,11 @@ class RunLock:
             file.close()
             place = f"process {who.get('pid', '?')} on {who.get('host', 'another machine')}"
             raise UserError(f"{self.path.parent}: is being trained right now, by {place}") from error
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "launch": launch_id()}))
-        file.flush()
         self._file = file
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "launch": launch_id()}
+        with suppress(OSError):  # a disk that is full: it is held all the same
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), json.dumps(who).encode())
 
     def release(self) -> None:
         """Let go of it."""

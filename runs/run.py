@@ -120,7 +120,10 @@ class Run:
         # a run that was cut short: the callback's state says which checkpoint was best so far
         for state in read_checkpoint(last)["callbacks"].values() if last.is_file() else ():
             if state.get("monitor") and state.get("best_model_path"):
-                return self.checkpoints / state["best_model_path"]
+                name = Path(state["best_model_path"])
+                if name.is_absolute() or ".." in name.parts:
+                    raise UserError(f"{last}: refused: it names {str(name)!r}, which is outside the run's folder")
+                return self.checkpoints / name
         return last
 
 

@@ -49,6 +49,13 @@ def slow_bf16(config: Any) -> bool:
     return on_cpu and wanted and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def two_rates(config: Any) -> tuple[Any, Any] | None:
+    """The optimizer's learning rate and another one that its schedule is given, which is the one that counts."""
+    rates = [(config.get(key) or {}).get("init_args") or {} for key in ("optimizer", "lr_scheduler")]
+    rate, most = rates[0].get("lr"), rates[1].get("max_lr")
+    return None if most in (None, rate) or rate is None else (rate, most)
+
+
 def _check_length(config: Any) -> None:
     for key in ("max_epochs", "max_steps"):
         value = config[key]

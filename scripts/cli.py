@@ -61,7 +61,7 @@ from runs.parser import Parser, add_model_and_data, fact_keys
 from runs.resume import Point, RunLock, resume_point, tidy
 from runs.run import LOGS
 from runs.summary import print_summary, script, write_summary
-from scripts.checks import check_config, check_trainer, slow_bf16
+from scripts.checks import check_config, check_trainer, slow_bf16, two_rates
 from scripts.resume import Continued, ends, go_on, requeue
 from scripts.say import say, show_thread_error, show_warning
 
@@ -144,7 +144,7 @@ class CLI(LightningCLI):
         parser.set_defaults(DEFAULTS)
         # arguments that a schedule requires, and that are filled in when they are left out
         action: Any = next(action for action in parser._actions if action.dest == "lr_scheduler")
-        action.sub_add_kwargs.setdefault("linked_targets", set()).update({*LENGTH_ARGUMENTS, "monitor"})
+        action.sub_add_kwargs.setdefault("linked_targets", set()).update({*LENGTH_ARGUMENTS, "max_lr", "monitor"})
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         if "--print_config" in args:  # of all keys given, whether they come before or after it
@@ -276,7 +276,7 @@ class CLI(LightningCLI):
             checkpoint = self.config_init.checkpoint
             if self.continued:
                 checkpoint.dirpath = str(self.continued.run.checkpoints)
-            self.last = LastCheckpoint(checkpoint, self.nonfinite.check_weights)
+            self.last = LastCheckpoint(checkpoint, self.nonfinite.check)
             # the first of all, so that others find restored what it restores
             callbacks = [self.last, *callbacks, checkpoint, Resume(ends(self.config_dict))]
         return callbacks
@@ -285,6 +285,8 @@ class CLI(LightningCLI):
 
     def fit(self) -> dict[str, Any]:
         """Train, test the best checkpoint, print the summary and write it into the run's folder."""
+        if (rates := two_rates(self.config)) is not None:
+            say(f"note: the schedule goes up to lr_scheduler.max_lr {rates[1]}; optimizer.lr {rates[0]} is not used")
         if slow_bf16(self.config.trainer):
             say("note: this CPU has no bf16 instructions and emulates them: trainer.precision 32-true is much faster")
         self.lock: RunLock | None = None
@@ -351,7 +353,8 @@ class CLI(LightningCLI):
             if folder and first and self.log_config:
                 self.log_config.changed = write_config(folder, self.log_config.text, self.log_config.since)
         except OSError as error:
-            raise UserError(f"trainer.default_root_dir: can't write {error.filename}: {error.strerror}") from error
+            place = error.filename or folder
+            raise UserError(f"trainer.default_root_dir: can't write {place}: {error.strerror}") from error
         if first and self.continued:
             tidy(self.continued.run, point)
         return point
@@ -368,7 +371,7 @@ class CLI(LightningCLI):
                 )
             return Point()
         point = resume_point(self.continued.run)
-        most, done = self.config.trainer.max_epochs, point.state.get("epoch", 0)
+        most, done = self.config.trainer.max_epochs, point.epochs
         if most not in (None, -1) and most < done:
             raise UserError(f"trainer.max_epochs: {most} is less than the {done} epochs of {self.continued.run.folder}")
         for reason in point.damaged:
@@ -407,7 +410,8 @@ class CLI(LightningCLI):
         if folder and self.last and self._saved():
             say(f"stopped {place}, step {self.trainer.global_step}: {self.last.path}")
         elif folder:
-            reason = self.last.failed if self.last and self.last.failed else "before there was anything to save"
+            failed = self.last.failed if self.last else None
+            reason = f"and could not save ({failed})" if failed else "before there was anything to save"
             say(f"stopped {place}, {reason}: {folder}")
         if folder and self.last:
             say(f"to go on: {resume_command(folder)}")
@@ -484,7 +488,9 @@ class CLI(LightningCLI):
         except OSError:  # there can't be one
             return
         if not list(folder.glob("checkpoints/*")):
-            logger.experiment.close()
+            if logger._experiment is not None:
+                with suppress(OSError):
+                    logger._experiment.close()
             shutil.rmtree(folder, ignore_errors=True)
 
 

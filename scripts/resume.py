@@ -110,7 +110,7 @@ def _compare_files(
     for key in differing[:5]:
         say(f"note: {place} has {key} {_shown(asked[key])}; the run keeps its {_shown(used.get(key))}")
     if len(differing) > 5:
-        say(f"note: and {len(differing) - 5} keys more; a key on the command line is changed")
+        say(f"note: and {len(differing) - 5} more; a key on the command line is changed")
 
 
 def _choose(place: str, args: list[str]) -> Run | None:
@@ -150,20 +150,13 @@ def own_run(args: Sequence[str]) -> Run | None:
 
 def recipe_name(args: Sequence[str]) -> str:
     """Under which name a command line's runs are kept."""
-    name = _value(args, "--name")
     files = config_files(args)
-    if name is None:
-        for path in reversed(files):
-            try:
-                name = name or (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("name")
-            except (OSError, ValueError, AttributeError, yaml.YAMLError):
-                continue  # the parser will say what is wrong with it
-    return name or (files[0].stem if files else "run")
+    return _given(args, "name") or (files[0].stem if files else "run")
 
 
 def logs_of(args: Sequence[str]) -> Path:
     """Where a command line's runs are kept."""
-    root = _value(args, "--trainer.default_root_dir")
+    root = _given(args, "trainer.default_root_dir")
     return Path(root, LOGS) if root else LOGS
 
 
@@ -235,6 +228,18 @@ def requeue(signal: int) -> None:
         say(f"job {job} is in the queue again")
     except (OSError, subprocess.SubprocessError) as error:
         say(f"warning: job {job} could not be put back into the queue: {error}")
+
+
+def _given(args: Sequence[str], key: str) -> str | None:
+    """The value of a key on a command line or in the files that it names."""
+    value = _value(args, f"--{key}")
+    for path in reversed(config_files(args)):
+        if value is None:
+            try:
+                value = _at(yaml.safe_load(path.read_text(encoding="utf-8")), key)
+            except (OSError, ValueError, AttributeError, yaml.YAMLError):
+                continue  # the parser will say what is wrong with it
+    return value
 
 
 def _value(args: Sequence[str], option: str) -> str | None:
