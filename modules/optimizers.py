@@ -18,6 +18,7 @@ def configure_optimizers(
 
     A schedule whose length comes from the trainer ticks once a step, as `OneCycleLR` and `CyclicLR` always do; the
     others tick once an epoch, `ReduceLROnPlateau` with the value of its `monitor`, or else of the `monitor` given here.
+    A `max_lr` that is left out is the optimizer's learning rate.
 
     Raises:
         ValueError: The optimizer or the schedule refuses its arguments, or a schedule needs the run's length and
@@ -40,6 +41,8 @@ def configure_optimizers(
         if steps < 1:
             raise ValueError(f"lr_scheduler.{length}: the run has no training steps")
         arguments[length] = int(steps)
+    if "max_lr" in arguments and arguments["max_lr"] is None:
+        arguments["max_lr"] = [group["lr"] for group in made.param_groups]
     if "monitor" in arguments:
         arguments["monitor"] = arguments["monitor"] or monitor
     scheduler = _instantiate("lr_scheduler", (made,), init)

@@ -92,6 +92,16 @@ def test_one_cycle_with_its_length_in_steps_ticks_once_a_step() -> None:
     assert rates(schedule("OneCycleLR", max_lr=1.0, total_steps=12), max_epochs=3) == pytest.approx(one_cycle(12))
 
 
+@pytest.mark.parametrize("name", ["OneCycleLR", "CyclicLR"])
+def test_a_schedule_without_a_top_goes_up_to_the_rate_of_the_optimizer(name: str) -> None:
+    length = {"total_steps": None} if name == "OneCycleLR" else {"base_lr": 0.0, "step_size_up": 2}
+    seen, stated = (
+        rates(schedule(name, max_lr=top, cycle_momentum=False, **length), max_epochs=2) for top in (None, 1.0)
+    )
+    assert seen == pytest.approx(stated)
+    assert 0.9 < max(seen) <= 1.0
+
+
 def test_cosine_annealing_without_a_length_falls_to_zero_over_the_steps_of_the_run() -> None:
     seen = rates(schedule("CosineAnnealingLR", T_max=None), max_epochs=2)
     assert seen == pytest.approx([(1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)])
