@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import os
 import re
 import zipfile
 from collections import Counter, OrderedDict, deque
@@ -18,7 +17,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from runs.errors import UserError, one_line
-from runs.files import part_of, sync_folder
+from runs.files import whole_file
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -45,29 +44,18 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that at each moment the file at `path` is the old one or the new one, and whole.
-
-    It is written next to `path` (a rename from another file system would be a copy), brought to the disk, and renamed.
+    """Write a checkpoint by way of `whole_file`.
 
     Raises:
         OSError: It can't be written; what was at `path` is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(path)
-    try:
-        with part.open("wb") as file:
-            try:
-                torch.save(plain(state), file)
-            except RuntimeError as error:  # torch's word for a disk that is full
-                cause = error.__cause__ or error.__context__
-                raise cause if isinstance(cause, OSError) else OSError(errno.EIO, one_line(error)) from error
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with whole_file(path) as file:
+        try:
+            torch.save(plain(state), file)
+        except RuntimeError as error:  # torch's word for a disk that is full
+            cause = error.__cause__ or error.__context__
+            raise cause if isinstance(cause, OSError) else OSError(errno.EIO, one_line(error)) from error
 
 
 PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.Size, torch.dtype, torch.device}

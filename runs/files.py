@@ -2,21 +2,27 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import yaml
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that at each moment it is the old one or the new one, and on the disk when this returns.
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, so that at each moment the one at `path` is the old one or the new one, and whole.
+
+    It is next to `path` at first; at the end of the `with` it is brought to the disk, and renamed.
 
     Raises:
-        OSError: It can't be written; what was there is still there.
+        OSError: It can't be written; what was at `path` is still there.
     """
     part = part_of(path)
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -24,6 +30,12 @@ def write_whole(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text by way of `whole_file`."""
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def part_of(path: Path) -> Path:

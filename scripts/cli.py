@@ -67,7 +67,7 @@ from scripts.say import say, show_thread_error, show_warning
 
 MONITOR = "val/loss"
 # what a process is told of another one that is gone, by gloo and by NCCL
-LOST_PEER = re.compile(r"by peer|broken pipe|remote process exited|gloo.*timed? ?out|NCCL", re.IGNORECASE)
+LOST_PEER = re.compile(r"by peer|broken pipe|remote process exited|(gloo|NCCL).*timed? ?out", re.IGNORECASE)
 DEFAULTS = {
     "early_stopping.monitor": MONITOR,
     "early_stopping.mode": "min",
