@@ -66,16 +66,22 @@ class CheckMonitors(Callback):
             self._check(trainer, lambda name: trainer.check_val_every_n_epoch == 1)
 
     def _check(self, trainer: Trainer, certain: Callable[[str], bool]) -> None:
+        told: list[str] = []
         for key, name, callback in _monitors(trainer):
             if name in self._logged or not certain(name):
                 continue
+            logged = ", ".join(sorted(self._logged)) or "no metrics"
             if name == self.default and callback is not None:
                 self._drop(trainer, name, callback)
+                told.append(f"{key}.monitor")
                 continue
-            logged = ", ".join(sorted(self._logged)) or "no metrics"
             similar = self._similar(name)
             hint = f"; did you mean '{similar}'?" if similar else ""
             raise ValueError(f"{key}.monitor: nobody logs '{name}'; logged are {logged}{hint}")
+        if told and trainer.is_global_zero:
+            print(
+                f"note: nobody logs {self.default}, so {' and '.join(told)} do nothing; logged are {logged}", flush=True
+            )
 
     def _drop(self, trainer: Trainer, name: str, callback: Callback) -> None:
         self._dropped.add(name)

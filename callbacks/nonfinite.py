@@ -17,6 +17,7 @@ from callbacks.loops import Where, seed_generators
 from callbacks.stop import agree
 
 FILE = "nonfinite.json"
+IN_A_ROW = 10  # steps that are left out before it is clear that this leads nowhere
 
 
 class NonFiniteError(RuntimeError):
@@ -31,12 +32,13 @@ class OnNonFinite(Callback):
 
     Args:
         action: `stop` ends the run; `skip` leaves out the step, the optimizer's state and the running statistics of
-            normalisation layers included; `ignore` does not look.
+            normalisation layers included, and ends the run after ten in a row; `ignore` does not look.
     """
 
     def __init__(self, action: Literal["stop", "skip", "ignore"] = "stop") -> None:
         self.action = action
         self.skipped = 0
+        self._in_a_row = 0
         self._bad: str | None = None
         self._drop = False
         self._dropped = False  # this step's gradients, by the first of its optimizers
@@ -48,10 +50,10 @@ class OnNonFinite(Callback):
             self.on_train_batch_start = self.on_before_optimizer_step = None  # type: ignore[method-assign, assignment]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"skipped": self.skipped}
+        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.skipped = state_dict["skipped"]
+        self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
 
     # ---- each step
 
@@ -77,6 +79,8 @@ class OnNonFinite(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         _, self._drop = agree(trainer, 0, self._drop)
+        if not self._drop:
+            self._in_a_row = 0
         if self._drop:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
@@ -88,6 +92,12 @@ class OnNonFinite(Callback):
                 return
             self._dropped = True
             self.skipped += 1
+            self._in_a_row += 1
+            if self._in_a_row == IN_A_ROW:
+                raise NonFiniteError(
+                    f"loss: not finite in {IN_A_ROW} steps in a row, up to step {trainer.global_step}; to leave them "
+                    f"out leads nowhere{_last_good(trainer)}"
+                )
             if self.skipped <= 3:
                 more = "; further ones are only counted" if self.skipped == 3 else ""
                 rank_zero_warn(

@@ -38,7 +38,7 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
         if self._enabled:
-            self._print(_headline(trainer, pl_module))
+            self.console.print(_headline(trainer, pl_module), markup=False, soft_wrap=False)
             if trainer.fit_loop.restarted_mid_epoch:  # which has no start any more
                 self._start_bar(trainer)
 
@@ -52,6 +52,32 @@ class Progress(ProgressBar):
     ) -> None:
         if self._bar and time.perf_counter() - self._shown > self.refresh_seconds:
             self._bar.update(self._bar.task_ids[0], completed=batch_idx + 1)
+            self._bar.refresh()
+            self._shown = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show(f"epoch {trainer.current_epoch}, validation", 0, self.total_val_batches)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._bar and time.perf_counter() - self._shown > self.refresh_seconds:
+            self._show(f"epoch {trainer.current_epoch}, validation", batch_idx + 1, self.total_val_batches)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        self._show(f"epoch {trainer.current_epoch}", done, self.total_train_batches)
+
+    def _show(self, text: str, done: int, total: float) -> None:
+        if self._bar:
+            total = None if total == float("inf") else total  # type: ignore[assignment]
+            self._bar.update(self._bar.task_ids[0], description=text, completed=done, total=total)
             self._bar.refresh()
             self._shown = time.perf_counter()
 

@@ -1,6 +1,7 @@
 """What a run did: its metrics, epoch by epoch, how fast it was, and why it stopped."""
 
 import json
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -110,6 +111,9 @@ def why_stopped(trainer: Trainer) -> str:
                 worse = "fallen" if callback.mode == "min" else "risen"
                 plural = "" if callback.patience == 1 else "s"
                 return f"{callback.monitor} has not {worse} for {callback.patience} evaluation{plural}"
+            value = float(trainer.callback_metrics.get(callback.monitor, 0))
+            if callback.check_finite and not math.isfinite(value):
+                return f"{callback.monitor} is {value}"
             return str(callback.stopping_reason_message or "early stopping").removesuffix(" Signaling Trainer to stop.")
     if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
         return f"trainer.max_steps {trainer.max_steps} reached"

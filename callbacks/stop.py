@@ -42,12 +42,14 @@ class Stop:
         at_once: Nothing is left to be saved: the first signal ends the process.
         children: Gives the other processes of this run, as far as this one has started them.
         before_leaving: Called with the signal that ends a run whose training is done.
+        hint: What a second signal says of how to go on.
     """
 
     def __init__(self) -> None:
         self.signal = 0
         self.at_once = False
         self._process = os.getpid()
+        self.hint = ""
         self.children: Callable[[], list[Any]] = list
         self.before_leaving: Callable[[int], None] = lambda number: None
 
@@ -79,6 +81,8 @@ class Stop:
 
     def wait(self, seconds: float = 10) -> None:
         """Let the other processes end, which have stopped at the same place, so that none stays behind."""
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a DataLoader's handler takes their end for a failure
         for worker in multiprocessing.active_children():  # of loaders; they do not listen to the signals that end a run
             worker.kill()
         for child in self.children():
@@ -96,6 +100,8 @@ class Stop:
                 self._tell(number, "the training is done and saved; --resume tests it")
                 if not IS_CHILD:
                     self.before_leaving(number)
+            elif self.hint:
+                self._tell(number, f"left at once; {self.hint}")
             self.leave(number)
             return
         self.signal = number

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.util import tensor_util
+
 from runs.checkpoints import read_checkpoint
 from runs.errors import UserError
 from runs.run import Run
@@ -54,6 +57,11 @@ class Point:
     def epochs(self) -> int:
         """How many epochs are done."""
         return self.state["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"] if self.state else 0
+
+    @property
+    def epochs_begun(self) -> int:
+        """How many epochs are done or begun."""
+        return self.state["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"] if self.state else 0
 
     @property
     def removed(self) -> list[str]:
@@ -135,12 +143,18 @@ def resume_point(run: Run) -> Point:
     """The newest whole checkpoint of a run from which it can go on.
 
     Raises:
-        UserError: It has checkpoints, and none of them is whole.
+        UserError: It has checkpoints, and none of them is whole; or it has none, and must have had some.
     """
     point = Point()
     last = run.checkpoints / "last.ckpt"
     others = sorted(set(run.checkpoints.rglob("*.ckpt")) - {last})
     if not last.is_file() and not others:
+        done = epochs_logged(run.folder)
+        if done > 0 or run.summary:  # the first epoch's end is always saved
+            raise UserError(
+                f"{run.checkpoints}: no checkpoint, and the run has come to epoch {max(done, 0)}; bring them back, or "
+                "leave --resume out for a new run"
+            )
         return point
     written = last.stat().st_mtime_ns if last.is_file() else 0
     newer = [path for path in others if path.stat().st_mtime_ns > written]
@@ -151,7 +165,8 @@ def resume_point(run: Run) -> Point:
             point.path, point.state = max(found, key=lambda item: (item[1]["global_step"], item[1]["epoch"]))
             return point
     if point.damaged:
-        raise UserError(f"{run.folder}: no checkpoint to go on from: {'; '.join(point.damaged)}")
+        reasons = "; ".join(point.damaged)
+        raise UserError(f"{run.folder}: no checkpoint to go on from: {reasons}; for a new run, leave --resume out")
     return point  # it was killed before there was a first one to go on from
 
 
@@ -203,6 +218,17 @@ def tidy(run: Run, point: Point) -> None:
     cut_events(run.folder, point.extra.get("events", {}))
     cut_events(run.folder / "best", {})
     (run.folder / "summary.json").unlink(missing_ok=True)  # it says that a run is finished
+
+
+def epochs_logged(folder: Path) -> int:
+    """The last epoch that a run's log has a value of; -1 without any."""
+    last = -1
+    for path in folder.glob("events.out.tfevents.*"):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.tag == "epoch":  # Lightning logs it with whatever else is logged
+                    last = max(last, int(tensor_util.make_ndarray(value.tensor)))
+    return last
 
 
 def cut_events(folder: Path, sizes: dict[str, int]) -> None:

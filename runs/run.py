@@ -134,11 +134,13 @@ def _find(place: str, logs: Path) -> Path:
         if runs := versions(folder):
             return runs[-1]
     if Path(place).exists():
-        raise UserError(f"{place}: not the folder of a run, there is no config.yaml in it")
+        home = next((str(path) for path in Path(place).parents if (path / "config.yaml").is_file()), "")
+        hint = f"; did you mean {home}?" if home else ""
+        raise UserError(f"{place}: not the folder of a run, there is no config.yaml in it{hint}")
     recipes = [folder.name for folder in sorted(logs.iterdir()) if folder.is_dir()] if logs.is_dir() else []
     known = [str(version) for recipe in recipes for version in versions(logs / recipe)]
     hint = nearest(place, [*recipes, *known]) or (f"; there are {', '.join(recipes)}" if recipes else "")
-    raise UserError(f"no run {place!r}, neither as a folder nor in {logs}{hint}")
+    raise UserError(f"no run {place!r}, neither as a folder nor in {logs.resolve()}{hint}")
 
 
 def versions(folder: Path) -> list[Path]:

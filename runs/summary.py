@@ -69,7 +69,8 @@ def print_summary(
 def next_commands(folder: Path, can_test: bool, can_predict: bool) -> list[str]:
     """Commands to paste, for a run's folder."""
     run = shlex.quote(str(folder))
-    commands = [f"tensorboard --logdir {shlex.quote(str(folder.parent.parent))}"]
+    logs = folder.parent.parent if folder.name.startswith("version_") else folder  # of a run that was moved, its own
+    commands = [f"tensorboard --logdir {shlex.quote(str(logs))}"]
     commands += [f"python {script('test.py')} {run}"] * can_test
     commands += [f"python {script('predict.py')} {run} image.png --out predictions.csv"] * can_predict
     return commands

@@ -58,8 +58,8 @@ from runs.errors import UserError, one_line, told
 from runs.files import write_config
 from runs.logger import RunLogger
 from runs.parser import Parser, add_model_and_data, fact_keys
-from runs.resume import Point, RunLock, resume_point, tidy
-from runs.run import LOGS
+from runs.resume import Point, RunLock, epochs_logged, resume_point, tidy
+from runs.run import LOGS, Run
 from runs.summary import print_summary, script, write_summary
 from scripts.checks import check_config, check_trainer, slow_bf16, two_rates
 from scripts.resume import Continued, ends, go_on, requeue
@@ -301,7 +301,8 @@ class CLI(LightningCLI):
         except Stopped as stopped:
             raise SystemExit(self._stopped(stopped.signal)) from stopped
         except NonFiniteError as error:
-            raise UserError(f"{error}{self._after_nonfinite()}", status=1) from error
+            self._say_remedies()
+            raise UserError(str(error), status=1) from error
         except Exception as error:
             if self.trainer.world_size > 1 and isinstance(error, RuntimeError) and LOST_PEER.search(str(error)):
                 raise UserError(self._lost_process(error), status=1) from error
@@ -355,6 +356,8 @@ class CLI(LightningCLI):
         except OSError as error:
             place = error.filename or folder
             raise UserError(f"trainer.default_root_dir: can't write {place}: {error.strerror}") from error
+        if folder and self.last:
+            self.stop.hint = f"to go on from what was saved last: {resume_command(folder)}"
         if first and self.continued:
             tidy(self.continued.run, point)
         return point
@@ -371,17 +374,25 @@ class CLI(LightningCLI):
                 )
             return Point()
         point = resume_point(self.continued.run)
-        most, done = self.config.trainer.max_epochs, point.epochs
-        if most not in (None, -1) and most < done:
-            raise UserError(f"trainer.max_epochs: {most} is less than the {done} epochs of {self.continued.run.folder}")
+        most, begun = self.config.trainer.max_epochs, point.epochs_begun
+        if most not in (None, -1) and most < begun:
+            folder = self.continued.run.folder
+            raise UserError(f"trainer.max_epochs: {most} is less than the {begun} epochs that {folder} has begun")
         for reason in point.damaged:
             say(f"warning: {reason}")
+        if point.damaged:
+            last = epochs_logged(self.continued.run.folder)
+            say(f"note: the run has come to epoch {last}; what is after the checkpoint is trained again")
         if point.path:
-            check_fits(self.model, point.state, point.path)
+            try:
+                check_fits(self.model, point.state, point.path)
+            except UserError as error:
+                raise UserError(f"{error}; --weights {point.path} starts a new run from what fits") from error
             self.files.known = (point.path, point.state)
             self.trainer.num_sanity_val_steps = 0
             step, epoch = point.state["global_step"], point.state["epoch"]
-            say(f"going on with {self.continued.run.folder} from {point.path.name}: epoch {epoch}, step {step}")
+            place = f"{'after' if point.epochs > epoch else 'in'} epoch {epoch}, step {step}"
+            say(f"going on with {self.continued.run.folder} from {point.path.name}: {place}")
             if self.log_config:
                 self.log_config.since = step
         else:
@@ -391,12 +402,19 @@ class CLI(LightningCLI):
 
     def _load_weights(self) -> None:
         if self.config.weights:
-            say(load_weights(self.model, Path(self.config.weights)))
+            given = Path(self.config.weights)
+            say(load_weights(self.model, Run(given).checkpoint() if given.is_dir() else given))
 
-    def _after_nonfinite(self) -> str:
-        folder = self._folder()
-        go_on = f"; to go on from there: {resume_command(folder)}" if folder and self._saved() else "; to be changed:"
-        return f"{go_on} --on_nonfinite skip, or a smaller --optimizer.lr" if folder else ""
+    def _say_remedies(self) -> None:
+        """After a loss that was not finite: the commands that go on from the last good checkpoint."""
+        folder, optimizer = self._folder(), self.config.get("optimizer")
+        if not folder or not self.last:
+            return
+        rate = ((optimizer or {}).get("init_args") or {}).get("lr")
+        if isinstance(rate, float):
+            say(f"with a smaller learning rate: {resume_command(folder)} --optimizer.lr {rate / 10:.3g}")
+        if self.config.on_nonfinite == "stop":
+            say(f"without such steps:           {resume_command(folder)} --on_nonfinite skip")
 
     def _saved(self) -> bool:
         return self.last is not None and self.last.path.is_file() and not self.last.failed

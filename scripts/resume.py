@@ -73,20 +73,27 @@ def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], di
     run = _choose(place, args)
     if run is None:
         return None
-    saved = parser.parse_args(["--config", str(run.config_file)])
+    try:
+        saved = parser.parse_args(["--config", str(run.config_file)])
+    except UserError as error:
+        raise UserError(f"{run.config_file}: {error}") from error
     config = parser.parse_args(["--config", str(run.config_file), *overrides])
     if (rest := without_known(overrides, plain(saved), plain(config))) != overrides:
         config = parser.parse_args(["--config", str(run.config_file), *rest])
     before, after = flat(plain(saved)), flat(plain(config))
     changed = {key: (before.get(key), after.get(key)) for key in [*before, *after] if before.get(key) != after.get(key)}
     if run.finished and not any(key.startswith(END_KEYS) for key in changed):
-        say(f"{run.folder} is finished: {run.summary.get('stopped')}. Nothing to train.")
+        say(f"{run.folder} is finished: {str(run.summary.get('stopped')).rstrip('.')}. Nothing to train.")
         say("To train on, raise --trainer.max_epochs; for a new run, leave --resume out.")
         raise SystemExit(0)
     if "weights" in changed:
         raise UserError(f"--weights: {run.folder} goes on with its own weights; for a new run, leave --resume out")
+    swapped = [key for key in changed if key.endswith("class_path")]
     for key, (old, new) in changed.items():
-        say(f"changed: {key} {_shown(old)} → {_shown(new)}")
+        of_another = any(key != path and key.startswith(path.removesuffix("class_path")) for path in swapped)
+        if of_another and (old is None or new is None):
+            continue  # what only one of two classes takes
+        say(f"changed: {key.removesuffix('.class_path')} {_shown(old)} → {_shown(new)}")
     arguments = (plain(config).get("lr_scheduler") or {}).get("init_args") or {}
     by_length = any(name in arguments and arguments[name] is None for name in LENGTH_ARGUMENTS)
     if by_length and any(key.startswith("trainer.max_") for key in changed):
@@ -107,10 +114,10 @@ def _compare_files(
         say(f"note: {place} can't be used any more ({error}); the run has its own config")
         return
     differing = [key for key in asked if asked[key] != used.get(key) and key != "name"]
-    for key in differing[:5]:
-        say(f"note: {place} has {key} {_shown(asked[key])}; the run keeps its {_shown(used.get(key))}")
-    if len(differing) > 5:
-        say(f"note: and {len(differing) - 5} more; a key on the command line is changed")
+    shown = [f"{key} {_shown(used.get(key))} (not {_shown(asked[key])})" for key in differing[:4]]
+    shown += [f"{len(differing) - 4} more"] * (len(differing) > 4)
+    if shown:
+        say(f"note: not as in {place}, the run keeps its {', '.join(shown)}; a key on the command line changes it")
 
 
 def _choose(place: str, args: list[str]) -> Run | None:
@@ -125,9 +132,13 @@ def _choose(place: str, args: list[str]) -> Run | None:
         free = [f for f in reversed(versions(logs_of(args) / name)) if not RunLock(f).held_elsewhere()]
         runs = [Run(folder) for folder in free]
         unfinished = (run for run in runs if not run.finished or _reopened(run, args))
-        run = own_run(args) or next(unfinished, None) or next(iter(runs), None)
-        if run is None:
-            say(f"no run of {name} to resume: starting one")
+        run = own_run(args) or next(unfinished, None)
+        busy = [folder for folder in versions(logs_of(args) / name) if folder not in free]
+        if run is None and busy:
+            RunLock(busy[-1]).take()  # says by whom
+        run = run or next(iter(runs), None)
+        if run is None and all(path.is_file() for path in config_files(args)):
+            say(f"no run of {name} in {logs_of(args).resolve()}: starting one")
     os.environ[CHOICE] = str(run.folder) if run else ""
     return run
 
@@ -252,4 +263,4 @@ def _value(args: Sequence[str], option: str) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+    return "nothing" if value in (None, "") else str(value)

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -463,7 +464,7 @@ def test_a_skipped_step_changes_nothing(optimizer: str, net: str, order: list[li
     for number, before, after in Snapshots.taken:
         found = unequal(before, after)
         assert (found == []) == (bad in order[number]), (number, found)
-    assert last()["callbacks"]["OnNonFinite"] == {"skipped": 3}
+    assert last()["callbacks"]["OnNonFinite"]["skipped"] == 3
     assert last()["global_step"] == 18
     assert finite(last())
 
@@ -493,7 +494,7 @@ def test_of_an_accumulation_all_of_the_step_is_left_out(
     for first, end in ((0, 3), (4, 5)):  # the two steps of an epoch
         changed = unequal(taken[first][1], taken[end][2]) != []
         assert changed == (not first <= position <= end)
-    assert last()["callbacks"]["OnNonFinite"] == {"skipped": 1}
+    assert last()["callbacks"]["OnNonFinite"]["skipped"] == 1
     assert finite(last())
 
 
@@ -520,7 +521,7 @@ def test_three_skipped_steps_are_told_and_the_others_counted(command: Command) -
     for step, line in zip((2, 3, 7), told, strict=True):
         assert line.startswith(f"warning: step {step} skipped")
     assert "further ones are only counted" in told[2]
-    assert last()["callbacks"]["OnNonFinite"] == {"skipped": 6}
+    assert last()["callbacks"]["OnNonFinite"]["skipped"] == 6
     assert finite(last())
 
 
@@ -540,10 +541,10 @@ def test_the_count_goes_on_with_the_run(command: Command, monkeypatch: pytest.Mo
         patch.setattr(Net, "on_train_batch_start", crash)
         with pytest.raises(Crash):
             command("fit", *args)
-    assert last()["callbacks"]["OnNonFinite"] == {"skipped": 3}
+    assert last()["callbacks"]["OnNonFinite"]["skipped"] == 3
     done = command("fit", *args, "--resume")
     assert (done.status, done.err) == (0, "")  # three were told before
-    assert last()["callbacks"]["OnNonFinite"] == {"skipped": 5}
+    assert last()["callbacks"]["OnNonFinite"]["skipped"] == 5
     assert differences(RUN, Path("lightning_logs/whole/version_0")) == []
 
 
@@ -591,5 +592,30 @@ def test_a_bad_validation_ends_the_run_by_early_stopping(command: Command) -> No
     done = command("fit", *args_of("Net", "--data.bad_val", "[2]"))
     assert (done.status, done.err) == (0, "")
     assert "val/loss" in Run(RUN).summary["stopped"]
-    assert "finite" in Run(RUN).summary["stopped"]
+    assert Run(RUN).summary["stopped"] == "val/loss is nan"
     assert last()["global_step"] == 6
+
+
+# ---- what comes next
+
+
+@SKIPS
+@pytest.mark.parametrize("way", ["with a smaller learning rate", "without such steps"])
+def test_the_commands_that_go_on_can_be_pasted(way: str, command: Command) -> None:
+    done = command("fit", *args_of("Net", "--model.bad_steps", "[9]"))
+    assert_stopped(done, "loss: inf in step 9")
+    (line,) = [line for line in done.out.splitlines() if line.startswith(way)]
+    words = shlex.split(line.partition(": ")[2])
+    assert words[:2] == ["python", "scripts/fit.py"]
+    again = command("fit", *words[2:], "--on_nonfinite", "skip")
+    assert again.status == 0, again.err
+    assert "going on with" in again.out
+
+
+@SKIPS
+def test_when_all_steps_would_be_left_out_the_run_ends(command: Command) -> None:
+    bad = ", ".join(map(str, range(3, 40)))
+    done = command("fit", *args_of("Net", "--model.bad_steps", f"[{bad}]", "--on_nonfinite", "skip"))
+    assert done.status == 1
+    assert "error: loss: not finite in 10 steps in a row" in done.err
+    assert not Run(RUN).finished

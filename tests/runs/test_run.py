@@ -55,7 +55,7 @@ def test_an_unknown_run_is_told_with_what_there_is(copy: Path, place: str, told:
 
 
 def test_without_any_runs_the_folder_they_would_be_in_is_named() -> None:
-    with pytest.raises(UserError, match=r"no run 'cnn', neither as a folder nor in lightning_logs$"):
+    with pytest.raises(UserError, match=r"no run 'cnn', neither as a folder nor in .*lightning_logs$"):
         Run("cnn")
 
 

@@ -217,7 +217,7 @@ def test_a_run_that_was_stopped_early_stays_as_it_is(command: Command) -> None:
 def test_without_a_run_a_first_one_is_started(whole: Path, command: Command) -> None:
     done = command("fit", *NAMED, "--resume")
     assert (done.status, done.err) == (0, "")
-    assert "no run of noisy to resume: starting one" in done.out
+    assert f"no run of noisy in {Path('lightning_logs').resolve()}: starting one" in done.out
     assert differences(RUN, whole) == []
 
 
@@ -315,20 +315,19 @@ def test_a_run_that_another_process_trains_is_left_to_it(cut: Path, command: Com
     before = files_of(other)
     with held(other):
         assert_goes_on(command("fit", *NAMED, "--resume"), cut)
-        done = command("fit", *NAMED, "--resume")
-        assert "is finished" in done.out  # nothing is left for this process
+        done = command("fit", *NAMED, "--resume")  # nothing is left for this process, and not all is done
+        assert (done.status, done.out) == (2, "")
+        assert f"{other}: is being trained right now, by process" in done.err
         assert files_of(other) == before
     assert versions() == ["version_0", "version_1"]
 
 
-def test_when_another_process_trains_the_only_run_a_new_one_is_started(cut: Path, command: Command) -> None:
+def test_when_another_process_trains_the_only_run_no_second_one_is_started(cut: Path, command: Command) -> None:
     with held(cut):
         done = command("fit", *NAMED, "--resume")
-    assert (done.status, done.err) == (0, "")
-    assert "starting one" in done.out
-    assert versions() == ["version_0", "version_1"]
-    assert Run(cut.with_name("version_1")).finished
-    assert not Run(cut).finished
+    assert (done.status, done.out) == (2, "")
+    assert f"error: {cut}: is being trained right now, by process" in done.err
+    assert versions() == ["version_0"]
 
 
 def test_a_run_holds_its_lock_while_it_trains(cut: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,10 +482,10 @@ def test_what_the_recipe_has_otherwise_is_noted_and_not_used(recipe: Path, whole
     edit(recipe, optimizer__init_args__lr=0.5, trainer__max_epochs=9)
     done = command("fit", "--config", recipe, "--resume")
     assert_goes_on(done, run, 15)
-    assert sorted(lines(done, "note: ")) == [
-        "note: mine.yaml has optimizer.lr 0.5; the run keeps its 0.02",
-        "note: mine.yaml has trainer.max_epochs 9; the run keeps its 3",
-    ]
+    (note,) = lines(done, "note: ")
+    assert note.startswith("note: not as in mine.yaml, the run keeps its ")
+    assert "optimizer.lr 0.02 (not 0.5)" in note
+    assert "trainer.max_epochs 3 (not 9)" in note
     assert "changed:" not in done.out
     assert (run / "config.yaml").read_bytes() == config
     assert rate(run) == 0.02
@@ -507,9 +506,8 @@ def test_many_differences_are_counted(small_cut: Path, command: Command, trained
     Path("more.yaml").write_text("seed_everything: 5\ncheckpoint: {save_top_k: 7}\ntrainer: {gradient_clip_val: 2.0}\n")
     done = command("fit", "--config", CNN, "--config", "more.yaml", "--resume")
     assert_goes_on(done, small_cut)
-    notes = lines(done, "note: ")
-    assert len(notes) == 6
-    assert "and 1 more" in notes[-1]  # width, depth and epochs, and those three
+    (note,) = lines(done, "note: ")
+    assert ", 2 more; " in note  # width, depth and epochs, and those three
     assert differences(small_cut, trained.folder) == []
 
 
@@ -845,3 +843,50 @@ def test_a_requeue_loop_may_begin_with_weights(cut_run: Path, command: Command) 
     assert_goes_on(done, RUN)
     assert "weights: " not in done.out
     assert differences(RUN, Path("lightning_logs/whole/version_0")) == []
+
+
+# ---- checkpoints that are not where they were
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_without_its_checkpoints_is_not_begun_anew(
+    finished: bool, cut: Path, whole: Path, command: Command
+) -> None:
+    if finished:
+        shutil.copytree(whole, cut, dirs_exist_ok=True)
+    shutil.move(cut / "checkpoints", "elsewhere")
+    before = files_of(cut)
+    done = command("fit", "--resume", cut, "--trainer.max_epochs", "5")
+    assert done.status == 2
+    assert f"error: {cut / 'checkpoints'}: no checkpoint, and the run has come to epoch " in done.err
+    assert files_of(cut) == before
+    shutil.move("elsewhere", cut / "checkpoints")
+    if not finished:
+        assert_goes_on(command("fit", "--resume", cut), cut)
+
+
+def test_weights_are_taken_from_a_run_by_its_folder(whole: Path, command: Command) -> None:
+    done = command("fit", *NOISY, "--name", "new", "--weights", whole)
+    assert (done.status, done.err) == (0, "")
+    assert f"from {Run(whole).checkpoint()}" in done.out
+
+
+def test_a_checkpoint_in_the_place_of_a_run_is_told(cut: Path, command: Command) -> None:
+    done = command("fit", "--resume", cut / "checkpoints" / "last.ckpt")
+    assert done.status == 2
+    assert f"did you mean {cut}?" in done.err
+
+
+def test_a_config_of_a_run_that_is_cut_short_is_named(cut: Path, command: Command) -> None:
+    path = cut / "config.yaml"
+    path.write_text(path.read_text().replace("save_top_k: -1", "save_top_k: -x"))
+    done = command("fit", "--resume", cut)
+    assert done.status == 2
+    assert f"error: {path}: checkpoint.save_top_k: " in done.err
+
+
+def test_another_optimizer_is_one_line_and_what_it_has_otherwise(cut: Path, command: Command) -> None:
+    done = command("fit", "--resume", cut, "--optimizer", "torch.optim.SGD")
+    assert_goes_on(done, cut)
+    assert lines(done, "changed: ")[0] == "changed: optimizer torch.optim.AdamW → torch.optim.SGD"
+    assert not any("nothing" in line for line in lines(done, "changed: "))
