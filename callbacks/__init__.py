@@ -2,6 +2,7 @@
 
 from callbacks.checkpoint import Checkpoint, LastCheckpoint
 from callbacks.config import LogConfig
+from callbacks.monitor import Monitor
 from callbacks.monitors import CheckMonitors
 from callbacks.nonfinite import OnNonFinite
 from callbacks.progress import Progress
@@ -14,6 +15,7 @@ __all__ = [
     "Checkpoint",
     "LastCheckpoint",
     "LogConfig",
+    "Monitor",
     "OnNonFinite",
     "Progress",
     "Record",

@@ -7,6 +7,7 @@ whose state would have to be kept.
 """
 
 import random
+import time
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
@@ -103,10 +104,13 @@ class EpochLoop(_TrainingEpochLoop):
     Attributes:
         validation_due: The loaded checkpoint was saved after a batch and before its validation.
         end_due: It was saved where training ended within an epoch, and before what comes at the end of one.
+        waited: Seconds that this process has waited for training data.
     """
 
     validation_due = False
     end_due = False
+    waited = 0.0
+    _fetching = 0.0
     _seen: Any = None
     _found: list[AtSafePoints]
 
@@ -189,6 +193,14 @@ class EpochLoop(_TrainingEpochLoop):
 
     def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
         return self.validation_due or super()._should_check_val_fx(data_fetcher)
+
+    def _on_before_fetch(self) -> None:
+        self._fetching = time.perf_counter()
+        super()._on_before_fetch()
+
+    def _on_after_fetch(self) -> None:
+        super()._on_after_fetch()
+        self.waited += time.perf_counter() - self._fetching
 
     def _broadcast_sigterm_tensor(self) -> None:
         """Nothing: `safe_point` does that, for every signal and from every process."""

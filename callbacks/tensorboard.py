@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import signal
 import warnings
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
+CLASSES = 20  # of more classes only the one that is recognised worst has a curve
+
 
 class TensorBoardViews(Callback):
     """Adds pictures and the graph to the run's TensorBoard log, and leaves out what it can't find.
@@ -27,7 +30,8 @@ class TensorBoardViews(Callback):
     `inputs/stored` and `inputs/augmented`, its images before and after normalisation and augmentation. Of the epoch
     with the best monitored metric: `confusion_matrix`, and `mistakes`, the wrong predictions that the network was
     surest of; for these two, `validation_step` must return a mapping with `logits` `(N, K)`, and the batch be
-    `(inputs, labels)`.
+    `(inputs, labels)`. After each validation of such a module `recall/CLASS`, the share of a class's samples that were
+    recognised, and `recall/lowest`; and once a layout that shows each metric in training and validation in one chart.
 
     Args:
         images: How many images a picture shows.
@@ -39,13 +43,15 @@ class TensorBoardViews(Callback):
         self._first: Tensor | None = None  # the inputs of the first batch, augmented
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
         self._wrong: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._classes = 0
+        self._laid_out = False
 
     def state_dict(self) -> dict[str, Any]:
         # a run that goes on can still show its best epoch
-        return {"best": self._best} if self._best else {}
+        return {"laid_out": self._laid_out, **({"best": self._best} if self._best else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = state_dict.get("best")
+        self._best, self._laid_out = state_dict.get("best"), state_dict["laid_out"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.ckpt_path:
@@ -99,6 +105,7 @@ class TensorBoardViews(Callback):
             return
         confidence, predicted = logits.float().softmax(1).max(1)
         self._validated.append((labels, predicted, confidence))
+        self._classes = logits.shape[1]
         inputs = _inputs(batch)
         if inputs is not None and inputs.ndim == 4 and inputs.shape[1] in (1, 3):
             # the surest mistakes of this batch; always as many, so that nothing has to wait for the device
@@ -106,8 +113,12 @@ class TensorBoardViews(Callback):
             self._wrong.append((inputs[surest], labels[surest], predicted[surest], confidence[surest]))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not _fitting(trainer) or not self._validated:
+        if not _fitting(trainer):
             return
+        self._lay_out(trainer)
+        if not self._validated:
+            return
+        self._log_recall(trainer)
         name, mode = _monitor(trainer)
         value = trainer.callback_metrics.get(name) if name else None
         score = -math.inf if value is None or value.isnan() else float(value) * (1 if mode == "max" else -1)
@@ -125,6 +136,32 @@ class TensorBoardViews(Callback):
                 "wrong": wrong,
             }
 
+    def _lay_out(self, trainer: Trainer) -> None:
+        """Each metric of the validation next to its twin of the training, under "Custom scalars"."""
+        writer = _writer(trainer)
+        names = [name.removeprefix("val/") for name in trainer.callback_metrics if name.startswith("val/")]
+        if self._laid_out or not writer or not names:
+            return
+        charts = {name: ["Multiline", [rf"^train/{re.escape(name)}$", rf"^val/{re.escape(name)}$"]] for name in names}
+        with suppress(OSError):  # a disk that is full
+            writer.add_custom_scalars({"training and validation": charts})
+        self._laid_out = True
+
+    def _log_recall(self, trainer: Trainer) -> None:
+        labels, predicted = (torch.cat(column) for column in list(zip(*self._validated, strict=True))[:2])
+        known = (labels >= 0) & (labels < self._classes)  # others are left out of the loss, too
+        labels, predicted = labels[known], predicted[known]
+        counts = [torch.bincount(found, minlength=self._classes) for found in (labels[labels == predicted], labels)]
+        right, there = trainer.strategy.reduce(torch.stack(counts), reduce_op="sum").tolist()
+        recall = {k: r / n for k, (r, n) in enumerate(zip(right, there, strict=True)) if n}
+        if not trainer.loggers or not recall:
+            return
+        values = {"recall/lowest": min(recall.values())}
+        if len(there) <= CLASSES:
+            names = class_names(trainer, len(there))
+            values.update({f"recall/{names[k]}": value for k, value in recall.items()})
+        trainer.loggers[0].log_metrics(values, trainer.global_step - 1)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with suppress(OSError):  # a disk that is full
             self._show(trainer, pl_module)
@@ -134,10 +171,11 @@ class TensorBoardViews(Callback):
         writer, best = _writer(trainer), self._best
         if not writer or not best:
             return
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
         labels, predicted, _ = (column.cpu() for column in best["validated"])
-        classes = int(max(labels.max(), predicted.max())) + 1
-        names = list(names) if names and len(names) >= classes else [str(i) for i in range(classes)]
+        labels, predicted = labels[labels >= 0], predicted[labels >= 0]
+        if not len(labels):
+            return
+        names = class_names(trainer, int(max(labels.max(), predicted.max())) + 1)
         part = f"epoch {best['epoch']}, validation" + (f", rank 0 of {trainer.world_size}" * (trainer.world_size > 1))
         writer.add_figure("confusion_matrix", draw_confusion(labels, predicted, names, part), best["step"])
         if best["wrong"]:
@@ -174,6 +212,12 @@ class TensorBoardViews(Callback):
                 return _inputs(next(iter(loader)))  # type: ignore[arg-type]
         except Exception:  # a loader that can be gone through only once, say
             return None
+
+
+def class_names(trainer: Trainer, classes: int) -> list[str]:
+    """The names that the datamodule gives its classes, or their numbers."""
+    names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+    return list(names) if names and len(names) >= classes else [str(i) for i in range(classes)]
 
 
 def tile(images: Tensor, columns: int = 8, size: int = 64) -> Tensor:

@@ -7,6 +7,8 @@ from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experime
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
 
 
 class RunLogger(TensorBoardLogger):
@@ -47,10 +49,16 @@ class RunLogger(TensorBoardLogger):
                 self.lose(error)
         return _DummyExperiment()
 
+    @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         if not self.lost:
             try:
-                super().log_metrics(metrics, step)
+                single = {name: value for name, value in metrics.items() if isinstance(value, int | float | Tensor)}
+                values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in single.items()]
+                # all of them in one event: in events of their own each takes as long as ten
+                self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+                if others := {name: value for name, value in metrics.items() if name not in single}:
+                    super().log_metrics(others, step)
             except (OSError, ValueError) as error:  # Lightning makes a ValueError of whatever the writer raises
                 cause = error if isinstance(error, OSError) else error.__cause__
                 if not isinstance(cause, OSError):

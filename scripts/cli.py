@@ -39,6 +39,7 @@ from callbacks import (
     Checkpoint,
     LastCheckpoint,
     LogConfig,
+    Monitor,
     OnNonFinite,
     Progress,
     Record,
@@ -141,6 +142,7 @@ class CLI(LightningCLI):
         parser.add_lr_scheduler_args()
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        parser.add_lightning_class_args(Monitor, "monitor")
         parser.set_defaults(DEFAULTS)
         # arguments that a schedule requires, and that are filled in when they are left out
         action: Any = next(action for action in parser._actions if action.dest == "lr_scheduler")
@@ -267,6 +269,8 @@ class CLI(LightningCLI):
         callbacks: list[Callback] = [self.record, CheckMonitors(MONITOR), self.config_init.early_stopping]
         if self.config.on_nonfinite != "ignore":
             callbacks.append(self.nonfinite)
+        if self.config.monitor.every_n_steps and config["logger"] and not config["fast_dev_run"]:
+            callbacks.append(self.config_init.monitor)
         if config["enable_progress_bar"] is not False:
             callbacks.append(Progress())
         if config["logger"] and not config["fast_dev_run"]:

@@ -9,6 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.util import tensor_util
 
+MEASURED = ("time/", "memory/")  # curves that no two runs have in common
 # what a clock says, and what the config says of the end
 TIMES = ("seconds", "validation_seconds", "samples_per_second", "events", "ends")
 
@@ -54,7 +55,7 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     for events in sorted(files, key=lambda events: events[0].wall_time if events else 0):
         for event in events:
             for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "scalars":
+                if value.metadata.plugin_data.plugin_name == "scalars" and not value.tag.startswith(MEASURED):
                     number = float(tensor_util.make_ndarray(value.tensor))
                     found.setdefault(value.tag, []).append((event.step, number))
     return found
