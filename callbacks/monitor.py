@@ -14,10 +14,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-# units of these are off below zero, and some for good
-RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.RReLU, nn.Threshold)
+# units of these are off below zero, and may be so for good
+RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 ACTIVE = 0.01  # a unit that is on for fewer of a batch's inputs is dead
 MOST_WEIGHTS = 250_000_000  # of larger networks no copy is made to see how far a step moves them
+
+HISTOGRAM = 1_000_000  # of larger tensors a histogram shows evenly spaced values, so many at most
 
 
 @dataclass
@@ -86,7 +88,7 @@ class Monitor(Callback):
         self.histograms = histograms
         self.reading: Reading | None = None
         self._layers: dict[nn.Parameter, str] = {}
-        self._before: list[Tensor] = []
+        self._before: dict[nn.Parameter, Tensor] = {}
         self._hooks: list[Any] = []
         self._outputs: dict[str, list[Tensor]] = {}
         self._validating = 0.0  # seconds, which are not those of any step
@@ -99,8 +101,9 @@ class Monitor(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         sampled = self._sampled(trainer)
-        if self._hooks and not sampled:  # of a step that was never made
+        if not sampled and (self._hooks or self._before):  # of a step that was never made
             self._unhook()
+            self._before = {}
         if sampled and not self._hooks and not _compiled(pl_module):
             leaves = [(name, part) for name, part in pl_module.named_modules() if name and not list(part.children())]
             self._hooks = [
@@ -124,8 +127,7 @@ class Monitor(Callback):
             if self.histograms:
                 self._log_histograms(trainer, pl_module, step)
             if sum(p.numel() for p in parameters) <= MOST_WEIGHTS:
-                self._before = [parameter.detach().clone() for parameter in parameters]
-                self._moving = parameters
+                self._before.update({p: _local(p.detach()).clone() for p in parameters if p not in self._before})
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -186,16 +188,15 @@ class Monitor(Callback):
         self._hooks, self._outputs = [], {}
 
     def _take_updates(self, reading: Reading) -> None:
-        names = [self._layers.get(parameter, "?") for parameter in self._moving]
-        after = [parameter.detach() for parameter in self._moving]
-        changes = torch._foreach_sub(after, self._before)
-        rows = _to_host([torch._foreach_norm(changes), torch._foreach_norm(self._before)])
+        names = [self._layers.get(parameter, "?") for parameter in self._before]
+        after, before = [_local(parameter.detach()) for parameter in self._before], list(self._before.values())
+        rows = _to_host([torch._foreach_norm(torch._foreach_sub(after, before)), torch._foreach_norm(before)])
         totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         for name, change, weight in zip(names, *rows, strict=True):
             totals[name][0] += change**2
             totals[name][1] += weight**2
         reading.updates.update({name: (c / w) ** 0.5 for name, (c, w) in totals.items() if w > 0})
-        self._before, self._moving = [], []
+        self._before = {}
 
     # ---- into TensorBoard
 
@@ -210,6 +211,9 @@ class Monitor(Callback):
         for layer, (mean, std) in reading.activations.items():
             values[f"activation_mean/{layer}"], values[f"activation_std/{layer}"] = mean, std
         values.update({f"dead_units/{layer}": share for layer, share in reading.dead.items()})
+        results: Any = trainer._results or {}
+        if not any("loss" in item.meta.name for item in results.values()):  # what the module logs of its own
+            values["train/loss_step"] = reading.loss if reading.loss is not None else math.nan
         values.update(self._times(trainer))
         # numbered as the values that modules log themselves
         trainer.loggers[0].log_metrics(values, reading.step - 1)
@@ -234,9 +238,13 @@ class Monitor(Callback):
             return
         for name, parameter in pl_module.named_parameters():
             for kind, values in (("weights", parameter), ("gradients", parameter.grad)):
-                if values is not None and not values.is_sparse and values.isfinite().all():
+                if values is None or not values.numel():
+                    continue
+                shown = _values(values.detach()).flatten()
+                shown = shown[:: -(-len(shown) // HISTOGRAM)]
+                if shown.isfinite().all():
                     with suppress(OSError):  # a disk that is full
-                        logger.experiment.add_histogram(f"{kind}/{name}", values.detach().float(), step - 1)
+                        logger.experiment.add_histogram(f"{kind}/{name}", shown, step - 1)
 
 
 def _step(trainer: Trainer, done: bool = False) -> int:
@@ -275,7 +283,13 @@ def moments(names: Iterable[str], tensors: Iterable[Tensor]) -> dict[str, Moment
     return found
 
 
+def _local(tensor: Tensor) -> Tensor:
+    """Of a tensor in parts over several processes the part of this one."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def _values(tensor: Tensor) -> Tensor:
+    tensor = _local(tensor)
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor.float()

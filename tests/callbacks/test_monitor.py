@@ -171,6 +171,13 @@ def test_frozen_layers_have_no_gradients() -> None:
     assert all(set(reading.grads) == {"net.2"} for reading in found)
 
 
+class OnEight(Small):
+    """For inputs of eight numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(8, 2))
+
+
 class TwoOptimizers(Small):
     def __init__(self) -> None:
         super().__init__()
@@ -260,3 +267,14 @@ def test_what_tensorboard_has(command: Command) -> None:
 def test_it_can_be_switched_off(command: Command) -> None:
     assert command("fit", *SMALL, "--monitor.every_n_steps", "0").status == 0
     assert not [name for name in scalars(RUN) if name.startswith(("grad", "update", "activation"))]
+
+
+def test_the_loss_is_logged_of_a_module_that_does_not_do_it(command: Command) -> None:
+    own = ["--model", f"{__name__}.OnEight", "--data", "tests.noisy.NoisyData", "--name", "small"]
+    done = command("fit", *own, "--trainer.max_epochs", "2", "--monitor.every_n_steps", "3")
+    assert done.status == 0, done.err
+    found = scalars(Path("lightning_logs/small/version_0"))["train/loss_step"]
+    assert [step for step, _ in found] == [0, 2, 5, 8, 11]
+    assert command("fit", *SMALL).status == 0
+    steps = [step for step, _ in scalars(RUN)["train/loss_step"]]
+    assert len(steps) == len(set(steps))
