@@ -255,7 +255,8 @@ class Monitor(Callback):
             and values.ndim > 1  # TensorBoard's writer is slow, and biases many
         ]
         with suppress(OSError):  # a disk that is full
-            logger.experiment._get_file_writer().add_summary(Summary(value=found), step - 1)
+            if (writer := logger.experiment._get_file_writer()) is not None:
+                writer.add_summary(Summary(value=found), step - 1)
 
 
 def _histogram(tensor: Tensor) -> HistogramProto:

@@ -56,7 +56,8 @@ class RunLogger(TensorBoardLogger):
                 single = {name: value for name, value in metrics.items() if isinstance(value, int | float | Tensor)}
                 values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in single.items()]
                 # all of them in one event: in events of their own each takes as long as ten
-                self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+                if (writer := self.experiment._get_file_writer()) is not None:  # None where there is no log
+                    writer.add_summary(Summary(value=values), step)
                 if others := {name: value for name, value in metrics.items() if name not in single}:
                     super().log_metrics(others, step)
             except (OSError, ValueError) as error:  # Lightning makes a ValueError of whatever the writer raises

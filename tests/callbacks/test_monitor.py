@@ -177,6 +177,9 @@ class OnEight(Small):
     def __init__(self) -> None:
         super().__init__(nn.Linear(8, 2))
 
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing."""
+
 
 class TwoOptimizers(Small):
     def __init__(self) -> None:
