@@ -169,9 +169,10 @@ class LastCheckpoint(Callback):
     """Writes `last.ckpt`, and what `Checkpoint` has decided, at safe points.
 
     Saving takes no more than `share` of the training time, but for what is asked for (`checkpoint.every_n_…`), for the
-    end, and for a stop by a signal. `last.ckpt` is written after an epoch where that allows it. A best checkpoint for
-    which it is too early is held in memory: a run that is killed goes on from before it, and finds it again. When a
-    file can't be written the training goes on, and what is there stays.
+    end, and for a stop by a signal. `last.ckpt` is written after an epoch where that allows it, and anyway when it is
+    older than `2 / share` times what writing it took. A best checkpoint for which it is too early is held in memory: a
+    run that is killed goes on from before it, and finds it again. When a file can't be written the training goes on,
+    and what is there stays.
 
     Args:
         checkpoint: The other checkpoints' callback, which also says in which folder they are.
@@ -193,6 +194,7 @@ class LastCheckpoint(Callback):
         self._loaded: dict[str, Any] = {}
         self._before_validation: list[dict[str, Any]] = []
         self._saved_step = 0
+        self._cost = 0.0  # seconds that the last writing of `last.ckpt` took, with the best ones before it
         self.seconds = 0.0
         self._told: set[str] = set()  # which files could not be written at their last attempt
         self._cut = False
@@ -216,8 +218,11 @@ class LastCheckpoint(Callback):
         started = time.monotonic()
         self._where = where
         # the clocks of different machines are different
-        affordable, periodic = trainer.strategy.broadcast((self._affordable(), self._periodic(trainer)))
-        last = where is not Where.ACCUMULATING and self._due(trainer, where, bool(signal), affordable, periodic)
+        affordable, overdue, periodic = trainer.strategy.broadcast(
+            (self._affordable(), self._overdue(), self._periodic(trainer))
+        )
+        in_time = affordable or overdue
+        last = where is not Where.ACCUMULATING and self._due(trainer, where, bool(signal), in_time, periodic)
         end = where is Where.EPOCH and trainer.fit_loop.done
         if self.checkpoint.pending or last:
             self.allow(trainer)
@@ -229,7 +234,10 @@ class LastCheckpoint(Callback):
                 self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
             for path in removals:
                 trainer.strategy.remove_checkpoint(path)
-        self.seconds += time.monotonic() - started
+        took = time.monotonic() - started
+        self.seconds += took
+        if last:
+            self._cost = took
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write what was held: the run has failed, and its best checkpoint is worth having."""
@@ -284,13 +292,17 @@ class LastCheckpoint(Callback):
     def _affordable(self) -> bool:
         return self.seconds <= self.share * (time.monotonic() - self._started)
 
+    def _overdue(self) -> bool:
+        """Whether what a kill would cost is out of proportion, though other savings have used up the time for it."""
+        return self.share > 0 and time.monotonic() - self._saved_at >= 2 * self._cost / self.share
+
     def _periodic(self, trainer: Trainer) -> bool:
         steps, minutes = self.checkpoint.last_every_n_train_steps, self.checkpoint.last_every_n_minutes
         if steps and trainer.global_step % steps == 0 and trainer.global_step != self._saved_step:
             return True
         return bool(minutes and time.monotonic() - self._saved_at >= 60 * minutes)
 
-    def _due(self, trainer: Trainer, where: Where, stopping: bool, affordable: bool, periodic: bool) -> bool:
+    def _due(self, trainer: Trainer, where: Where, stopping: bool, in_time: bool, periodic: bool) -> bool:
         if stopping:
             return True
         if where is Where.CUT:
@@ -300,7 +312,7 @@ class LastCheckpoint(Callback):
             self._cut = False
             return False
         if where is Where.EPOCH:
-            return trainer.fit_loop.done or affordable or periodic or not self._saved_step
+            return trainer.fit_loop.done or in_time or periodic or not self._saved_step
         return periodic
 
     def _state(self, trainer: Trainer, path: Path, epoch: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Best checkpoints that are held in memory, so that saving does not take more than its share of the time."""
 
 import errno
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Improving(Noisy):
 def train(command: Command, *more: str) -> Result:
     args = ["--model", f"{__name__}.Improving", "--data", f"{NoisyData.__module__}.NoisyData", *more]
     args += ["--optimizer", "torch.optim.SGD", "--optimizer.lr", "0.01", "--trainer.enable_progress_bar", "false"]
-    return command("fit", *args, "--checkpoint.monitor", "val/rank", "--trainer.max_epochs", str(EPOCHS))
+    return command("fit", "--trainer.max_epochs", str(EPOCHS), *args, "--checkpoint.monitor", "val/rank")
 
 
 @pytest.fixture
@@ -151,6 +152,38 @@ def test_a_held_checkpoint_that_can_not_be_written_is_as_if_it_had_not_been_bett
     state = torch.load("lightning_logs/run/version_0/checkpoints/last.ckpt", weights_only=True)
     (best,) = [found for found in state["callbacks"].values() if "best_k_models" in found]
     assert list(best["best_k_models"]) == [name_of(0)]
+
+
+class Clock:
+    """Time that passes by what is done, and not by how fast the machine is."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_where_even_holding_takes_too_long_a_kill_still_costs_little(
+    command: Command, written: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, state = Clock(), LastCheckpoint._state
+
+    def slow(self: LastCheckpoint, trainer: Trainer, *args: Any) -> dict[str, Any]:
+        clock.now += 0.05  # each epoch takes 0.6 s, so the better checkpoint of each would take 8 % alone
+        return state(self, trainer, *args)
+
+    monkeypatch.setattr(checkpoint_module, "time", clock)
+    monkeypatch.setattr(LastCheckpoint, "_state", slow)
+    monkeypatch.setattr(Improving, "on_train_batch_start", lambda *args: setattr(clock, "now", clock.now + 0.1))
+    assert train(command, "--trainer.max_epochs", "50", "--early_stopping.patience", "99").status == 0
+    saved = [written[i - 1] for i, name in enumerate(written) if name == LAST]  # the best ones just before it
+    epochs = [int(name[5:8]) for name in saved]
+    assert epochs[0] == 0
+    assert epochs[-1] == 49
+    # two files of 0.05 s are worth 100 times as long, 10 s; an epoch takes 0.65 s with what is held
+    assert max(after - before for before, after in pairwise(epochs)) <= 17
+    assert len(epochs) <= 6
 
 
 class Asks(LastCheckpoint):
