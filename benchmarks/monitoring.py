@@ -18,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from scripts.cli import CLI, quiet  # isort: skip  (before torch: it sets how threads wait)
+from scripts.fitting import FitCLI  # isort: skip  (before torch: it sets how threads wait)
+from scripts.main import quiet  # isort: skip  (before torch: it sets how threads wait)
 
 CNN = ["--config", str(ROOT / "configs" / "cnn.yaml")]
 MLP = [
@@ -33,7 +34,7 @@ CASES = {"cnn.yaml": (CNN, 30, 0.02), "tiny MLP": (MLP, 60, 0.05)}
 
 def step_ms(args: list[str], epochs: int) -> float:
     """Milliseconds a step."""
-    cli = CLI([*args, f"--trainer.max_epochs={epochs}", "--early_stopping.patience=9999"])
+    cli = FitCLI([*args, f"--trainer.max_epochs={epochs}", "--early_stopping.patience=9999"])
     with contextlib.redirect_stdout(io.StringIO()):
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     return 1000 * (cli.record.seconds - cli.record.validation_seconds) / cli.trainer.global_step

@@ -22,12 +22,13 @@ import torch
 from lightning.fabric.utilities.cloud_io import _atomic_save
 
 from runs.checkpoints import read_checkpoint, write_checkpoint
-from scripts.cli import CLI, quiet
+from scripts.fitting import FitCLI
+from scripts.main import quiet
 
 
 def fit(args: list[str], saving: bool) -> tuple[float, float]:
     """Seconds of training, and those of them that the process itself has counted as saving."""
-    cli = CLI([*args, f"--trainer.enable_checkpointing={str(saving).lower()}"])
+    cli = FitCLI([*args, f"--trainer.enable_checkpointing={str(saving).lower()}"])
     with contextlib.redirect_stdout(io.StringIO()):
         cli.fit()
     return cli.record.seconds, cli.last.seconds if cli.last else 0.0

@@ -31,7 +31,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from scripts.cli import CLI, quiet  # isort: skip  (before torch: it sets how threads wait)
+from scripts.fitting import FitCLI  # isort: skip  (before torch: it sets how threads wait)
+from scripts.main import quiet  # isort: skip  (before torch: it sets how threads wait)
 
 import torch
 from rich.console import Console
@@ -106,7 +107,7 @@ def tight_loop(net: nn.Module, images: Tensor, labels: Tensor, batch_size: int, 
     return steps
 
 
-def make_fit(net: type[nn.Module], net_args: dict[str, Any], batch_size: int, samples: int, epochs: int) -> CLI:
+def make_fit(net: type[nn.Module], net_args: dict[str, Any], batch_size: int, samples: int, epochs: int) -> FitCLI:
     """(c), ready to train: the project's command line, with its defaults."""
     args = [
         "--model=modules.Classifier",
@@ -120,7 +121,7 @@ def make_fit(net: type[nn.Module], net_args: dict[str, Any], batch_size: int, sa
         "--optimizer.fused=true",
         f"--trainer.max_epochs={epochs}",
     ]
-    return CLI(args)
+    return FitCLI(args)
 
 
 def measure_case(

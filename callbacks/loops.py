@@ -22,10 +22,8 @@ from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer import call
-from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import Tensor
 
 from callbacks.stop import Stop, agree
 
@@ -256,7 +254,6 @@ class ValidationLoop(_EvaluationLoop):
 
 def install(trainer: Trainer, stop: Stop, seed: int) -> None:
     """Give a trainer these loops in place of its own; `seed` is that of all randomness in training."""
-    _ResultMetric.compute = exact_mean  # type: ignore[method-assign]
     old = trainer.fit_loop
     loop = FitLoop(trainer, min_epochs=old.min_epochs, max_epochs=old.max_epochs)
     loop.epoch_loop = EpochLoop(trainer, min_steps=old.epoch_loop.min_steps, max_steps=old.epoch_loop.max_steps)
@@ -267,18 +264,6 @@ def install(trainer: Trainer, stop: Stop, seed: int) -> None:
     trainer.fit_loop = loop
     # Lightning's handlers stop without saving, and hang where there are several processes
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-
-
-def exact_mean(self: _ResultMetric) -> Tensor:
-    """What `self.log` has gathered, in the place of Lightning's own `_ResultMetric.compute`.
-
-    That one takes the mean of the numbers of samples over the processes as an integer (Lightning 2.6): with
-    `sync_dist`, 33 samples on 2 processes are counted as 32.
-    """
-    if not self.is_tensor:
-        return self.value.compute()
-    value = self.meta.sync(self.value.clone())
-    return value / self.meta.sync(self.cumulated_batch_size.to(value.dtype)) if self.meta.is_mean_reduction else value
 
 
 def seed_generators(seed: int, epoch: int, batch: int, rank: int) -> None:

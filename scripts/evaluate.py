@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 from callbacks.record import as_floats
 from runs import Run
 from runs.checkpoints import load_state, read_checkpoint
-from runs.errors import UserError, nearest
+from runs.errors import UserError, nearest, told
 from runs.summary import format_metrics
-from scripts.cli import CLI, can_evaluate, told
+from scripts.cli import CLI, can_evaluate
 from scripts.say import say
 
 
@@ -54,7 +54,7 @@ def open_run(place: str, ckpt: str, overrides: Sequence[str]) -> tuple[CLI, Path
     state = read_checkpoint(path)
     other_data = any(arg.split("=")[0] in ("--data", "--data.class_path") for arg in overrides)
     data_state = None if other_data else state.get(run.data_class)
-    cli = CLI(["--config", str(run.config_file), *overrides], fitting=False, data_state=data_state)
+    cli = CLI(["--config", str(run.config_file), *overrides], data_state=data_state)
     load_state(cli.model, cli.datamodule, state, path)
     return cli, path
 

@@ -52,14 +52,15 @@ if not __package__:  # started as a script: the rooms of this clone come first, 
         for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
             signal.signal(getattr(signal, name, signal.SIGINT), signal.SIG_IGN)
 
-from scripts.cli import CLI, main
+from scripts.fitting import FitCLI
+from scripts.main import main
 from scripts.resume import take_resume
 
 
 def fit(args: list[str]) -> None:
     """Train as the command line says."""
     resume, args = take_resume(args)
-    CLI(args, help_text=__doc__ or "", resume=resume).fit()
+    FitCLI(args, help_text=__doc__ or "", resume=resume).fit()
 
 
 if __name__ == "__main__":

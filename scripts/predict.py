@@ -33,10 +33,10 @@ if not __package__:  # started as a script: the rooms of this clone come first, 
 
 import torch
 
-from runs.errors import UserError
+from runs.errors import UserError, told
 from runs.predictions import check_out, expand, to_csv
-from scripts.cli import main, told
 from scripts.evaluate import RunParser, open_run
+from scripts.main import main
 
 
 def predict(args: list[str]) -> int:

@@ -21,8 +21,8 @@ from pathlib import Path
 if not __package__:  # started as a script: the rooms of this clone come first, wherever it is started from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.cli import main
 from scripts.evaluate import evaluate
+from scripts.main import main
 
 
 def test(args: list[str]) -> None:

@@ -17,7 +17,8 @@ import pytest
 from lightning.pytorch import Trainer
 
 from runs import Run
-from scripts import cli, fit, predict, test, validate
+from scripts import fit, predict, test, validate
+from scripts.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {"fit": fit.fit, "validate": validate.validate, "test": test.test, "predict": predict.predict}
@@ -51,7 +52,7 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
     def run(name: str, *args: str | Path) -> Result:
         capfd.readouterr()
         try:
-            status = cli.main(COMMANDS[name], [str(arg) for arg in args])
+            status = main(COMMANDS[name], [str(arg) for arg in args])
         except SystemExit as stop:  # --help and --print_config leave this way
             status = int(stop.code or 0)
         captured = capfd.readouterr()
@@ -67,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     here = Path.cwd()
     os.chdir(folder)
     try:
-        assert cli.main(fit.fit, SMALL) == 0
+        assert main(fit.fit, SMALL) == 0
         return Run(folder / "lightning_logs" / "cnn" / "version_0")
     finally:
         os.chdir(here)

@@ -29,13 +29,14 @@ NOTEBOOK = re.findall(r"^Back in Python.*?```python\n(.*?)^```$", README, re.M |
 DRIVER = """
 import json, shlex, sys
 sys.path.insert(0, ".")
-from scripts import cli, fit, predict, test, validate
+from scripts import fit, predict, test, validate
+from scripts.main import main
 commands = {"fit": fit.fit, "validate": validate.validate, "test": test.test, "predict": predict.predict}
 statuses = []
 for line in json.load(open("commands.json")):
     _, script, *args = shlex.split(line)
     try:
-        statuses.append(cli.main(commands[script.split("/")[1].removesuffix(".py")], args))
+        statuses.append(main(commands[script.split("/")[1].removesuffix(".py")], args))
     except SystemExit as stop:
         statuses.append(stop.code or 0)
 for code in json.load(open("notebook.json")):

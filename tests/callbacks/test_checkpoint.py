@@ -197,7 +197,7 @@ class Asks(LastCheckpoint):
 
 
 def test_what_is_held_costs_nothing_in_the_steps_after_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.cli.LastCheckpoint", Asks)
+    monkeypatch.setattr("scripts.fitting.LastCheckpoint", Asks)
     monkeypatch.setattr(Asks, "share", -1)
     assert train(command, "--trainer.val_check_interval", "0.2", "--early_stopping.patience", "99").status == 0
     # after each validation that was better (the first one of an epoch), at the end of each epoch

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from callbacks import OnNonFinite
 from runs import Run
-from scripts import cli, fit
+from scripts import fit
+from scripts.main import main
 from tests.conftest import Command, Result
 from tests.same import differences, unequal
 
@@ -197,7 +198,7 @@ def order(tmp_path_factory: pytest.TempPathFactory) -> list[list[int]]:
     """The samples of each batch when all goes well; they follow from the seed."""
     folder = tmp_path_factory.mktemp("order")
     Net.steps.clear()
-    assert cli.main(fit.fit, args_of("Net", "--trainer.default_root_dir", str(folder))) == 0
+    assert main(fit.fit, args_of("Net", "--trainer.default_root_dir", str(folder))) == 0
     batches = [indices for _, indices in Net.steps]
     assert len(batches) == 18
     assert batches[:6] != batches[6:12]

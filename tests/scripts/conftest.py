@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from runs import Run
-from scripts import cli, fit
+from scripts import fit
+from scripts.main import main
 from tests.conftest import SMALL
 
 FOREIGN = '''
@@ -102,7 +103,7 @@ def early_best(tmp_path_factory: pytest.TempPathFactory) -> Run:
     os.chdir(folder)
     try:
         # the loss falls from epoch to epoch: by this mode the first is the best
-        assert cli.main(fit.fit, [*SMALL, "--checkpoint.mode", "max"]) == 0
+        assert main(fit.fit, [*SMALL, "--checkpoint.mode", "max"]) == 0
         return Run(folder / "lightning_logs" / "cnn" / "version_0")
     finally:
         os.chdir(here)

@@ -8,7 +8,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from runs import Run
-from scripts.cli import CLI
+from scripts.fitting import FitCLI
 from tests.conftest import CNN, ROOT, SMALL, Command
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -116,11 +116,11 @@ def test_a_later_config_and_then_the_command_line_win() -> None:
     Path("one.yaml").write_text("trainer:\n  max_epochs: 11\n  max_steps: 11\n  accumulate_grad_batches: 11\n")
     Path("two.yaml").write_text("trainer:\n  max_steps: 22\n  accumulate_grad_batches: 22\n")
     options = ["--config", "one.yaml", "--config", "two.yaml", "--trainer.accumulate_grad_batches", "33"]
-    trainer = CLI([*SMALL, *options]).config.trainer
+    trainer = FitCLI([*SMALL, *options]).config.trainer
     assert (trainer.max_epochs, trainer.max_steps, trainer.accumulate_grad_batches) == (11, 22, 33)
 
 
 def test_the_name_is_that_of_the_recipe_and_not_of_a_fragment() -> None:
     fragment = ROOT / "configs" / "trainer" / "debug.yaml"
-    assert CLI(["--config", CNN, "--config", str(fragment)]).config.name == "cnn"
-    assert CLI([f"--config={CNN}"]).config.name == "cnn"
+    assert FitCLI(["--config", CNN, "--config", str(fragment)]).config.name == "cnn"
+    assert FitCLI([f"--config={CNN}"]).config.name == "cnn"

@@ -24,7 +24,8 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from callbacks import LastCheckpoint, TensorBoardViews
-from scripts import cli, fit
+from scripts import fit
+from scripts.main import main
 from tests.conftest import CNN, SMALL, Command
 from tests.same import differences, scalars, unequal
 
@@ -245,7 +246,7 @@ def record(folder: Path, args: list[str]) -> Watch:
     os.chdir(folder)
     try:
         with watching(folder) as watch:
-            assert cli.main(fit.fit, args) == 0
+            assert main(fit.fit, args) == 0
         return watch
     finally:
         os.chdir(here)

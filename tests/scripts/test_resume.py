@@ -21,7 +21,8 @@ from lightning.pytorch import LightningModule
 from callbacks import TensorBoardViews
 from modules import Classifier
 from runs import Run
-from scripts import cli, fit
+from scripts import fit
+from scripts.main import main
 from tests.conftest import CNN, SMALL, Command, Result
 from tests.noisy import Noisy
 from tests.same import differences, scalars, unequal
@@ -76,7 +77,7 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing has interrupted; to read, not to change."""
     folder = tmp_path_factory.mktemp("whole")
-    in_a_folder(folder, lambda: cli.main(fit.fit, NAMED))
+    in_a_folder(folder, lambda: main(fit.fit, NAMED))
     return folder / RUN
 
 
@@ -85,7 +86,7 @@ def cut_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, broken off in its third epoch before step 16; `last.ckpt` is that of step 15."""
     folder = tmp_path_factory.mktemp("cut")
     with crash(Noisy, 16):
-        in_a_folder(folder, lambda: cli.main(fit.fit, NAMED))
+        in_a_folder(folder, lambda: main(fit.fit, NAMED))
     return folder / RUN
 
 
@@ -100,7 +101,7 @@ def small_cut_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `configs/cnn.yaml` with other keys, broken off in its second epoch."""
     folder = tmp_path_factory.mktemp("small")
     with crash(Classifier, 25):
-        in_a_folder(folder, lambda: cli.main(fit.fit, SMALL))
+        in_a_folder(folder, lambda: main(fit.fit, SMALL))
     return folder / "lightning_logs" / "cnn" / "version_0"
 
 
@@ -454,7 +455,7 @@ def recipe_and_run(tmp_path_factory: pytest.TempPathFactory, cut_run: Path) -> P
     del config["name"]
     (folder / "mine.yaml").write_text(yaml.safe_dump(config))
     with crash(Noisy, 16):
-        in_a_folder(folder, lambda: cli.main(fit.fit, ["--config", "mine.yaml"]))
+        in_a_folder(folder, lambda: main(fit.fit, ["--config", "mine.yaml"]))
     return folder
 
 
