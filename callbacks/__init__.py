@@ -2,9 +2,11 @@
 
 from callbacks.checkpoint import Checkpoint, LastCheckpoint
 from callbacks.config import LogConfig
+from callbacks.environment import Environment
 from callbacks.monitor import Monitor
 from callbacks.monitors import CheckMonitors
 from callbacks.nonfinite import OnNonFinite
+from callbacks.predictions import Residuals
 from callbacks.progress import Progress
 from callbacks.record import Record
 from callbacks.resume import Resume
@@ -13,12 +15,14 @@ from callbacks.tensorboard import TensorBoardViews
 __all__ = [
     "CheckMonitors",
     "Checkpoint",
+    "Environment",
     "LastCheckpoint",
     "LogConfig",
     "Monitor",
     "OnNonFinite",
     "Progress",
     "Record",
+    "Residuals",
     "Resume",
     "TensorBoardViews",
 ]

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
+
+from callbacks.predictions import fitting, part_of, score_now, write_confusion
 
 CLASSES = 20  # of more classes only the one that is recognised worst has a curve
 
@@ -28,10 +29,11 @@ class TensorBoardViews(Callback):
 
     All of it is drawn when the training ends, so that no step has to wait. Of the first batch: `graph`, and
     `inputs/stored` and `inputs/augmented`, its images before and after normalisation and augmentation. Of the epoch
-    with the best monitored metric: `confusion_matrix`, and `mistakes`, the wrong predictions that the network was
-    surest of; for these two, `validation_step` must return a mapping with `logits` `(N, K)`, and the batch be
-    `(inputs, labels)`. After each validation of such a module `recall/CLASS`, the share of a class's samples that were
-    recognised, and `recall/lowest`; and once a layout that shows each metric in training and validation in one chart.
+    with the best monitored metric: `confusion_matrix`, which is written as numbers into `confusion_matrix.json`, too,
+    and `mistakes`, the wrong predictions that the network was surest of; for these two, `validation_step` must return a
+    mapping with `logits` `(N, K)`, and the batch be `(inputs, labels)`. After each validation of such a module
+    `recall/CLASS`, the share of a class's samples that were recognised, and `recall/lowest`; and once a layout that
+    shows each metric in training and validation in one chart.
 
     Args:
         images: How many images a picture shows.
@@ -96,7 +98,7 @@ class TensorBoardViews(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not _fitting(trainer) or not (_writer(trainer) or trainer.world_size > 1):
+        if not fitting(trainer) or not (_writer(trainer) or trainer.world_size > 1):
             return
         if not isinstance(outputs, Mapping) or not isinstance(batch, tuple | list) or len(batch) != 2:
             return
@@ -113,23 +115,21 @@ class TensorBoardViews(Callback):
             self._wrong.append((inputs[surest], labels[surest], predicted[surest], confidence[surest]))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not _fitting(trainer):
+        if not fitting(trainer):
             return
         self._lay_out(trainer)
         if not self._validated:
             return
         self._log_recall(trainer)
-        name, mode = _monitor(trainer)
-        value = trainer.callback_metrics.get(name) if name else None
-        score = -math.inf if value is None or value.isnan() else float(value) * (1 if mode == "max" else -1)
-        if self._best is None or score > self._best["score"] or value is None:
+        score = score_now(trainer)
+        if self._best is None or score is None or score > self._best["score"]:
             wrong = [torch.cat(column) for column in zip(*self._wrong, strict=True)]
             if wrong:  # of all batches those that the network was surest of
                 *_, labels, predicted, confidence = wrong
                 surest = (confidence * (predicted != labels)).topk(min(self.images, len(labels))).indices
                 wrong = [column[surest] for column in wrong]
             self._best = {
-                "score": score,
+                "score": -math.inf if score is None else score,
                 "epoch": trainer.current_epoch,
                 "step": trainer.global_step,
                 "validated": [torch.cat(column) for column in zip(*self._validated, strict=True)],
@@ -176,7 +176,8 @@ class TensorBoardViews(Callback):
         if not len(labels):
             return
         names = class_names(trainer, int(max(labels.max(), predicted.max())) + 1)
-        part = f"epoch {best['epoch']}, validation" + (f", rank 0 of {trainer.world_size}" * (trainer.world_size > 1))
+        part = f"epoch {best['epoch']}, {part_of(trainer)}"
+        write_confusion(trainer, labels, predicted, names, best["epoch"], best["step"])
         writer.add_figure("confusion_matrix", draw_confusion(labels, predicted, names, part), best["step"])
         if best["wrong"]:
             images, labels, predicted, confidence = (column.cpu() for column in best["wrong"])
@@ -187,7 +188,7 @@ class TensorBoardViews(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # a run that makes room for another one will go on, and has no time
         preempted = getattr(exception, "signal", None) not in (None, signal.SIGINT)
-        if _fitting(trainer) and not preempted:
+        if fitting(trainer) and not preempted:
             self.on_train_end(trainer, pl_module)
 
     def _prepared(self, trainer: Trainer, pl_module: LightningModule) -> Tensor | None:
@@ -316,17 +317,6 @@ def log_best(log_dir: str | Path, metrics: Mapping[str, float], step: int) -> No
 def _writer(trainer: Trainer) -> SummaryWriter | None:
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     return loggers[0].experiment if loggers and trainer.is_global_zero else None
-
-
-def _fitting(trainer: Trainer) -> bool:
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
-
-
-def _monitor(trainer: Trainer) -> tuple[str | None, str]:
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor:
-            return callback.monitor, callback.mode
-    return None, "min"
 
 
 def _inputs(batch: Any) -> Tensor | None:

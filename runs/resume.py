@@ -115,8 +115,9 @@ class RunLock:
         if self.holder().get("pid") == os.getpid() and self.holder().get("host") == socket.gethostname():
             return False  # asking, by a second handle, would end the lock
         try:
-            with self.path.open("r+", encoding="utf-8") as file:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # a shared one is enough to ask, and may be had of a file that is not ours to write
+            with self.path.open(encoding="utf-8") as file:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             launch = launch_id()
             return not launch or self.holder().get("launch") != launch

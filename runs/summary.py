@@ -29,7 +29,11 @@ def _finite(value: Any) -> Any:
 
 
 def print_summary(
-    summary: dict[str, Any], folder: Path | None, can_predict: bool = False, console: Console | None = None
+    summary: dict[str, Any],
+    folder: Path | None,
+    can_predict: bool = False,
+    console: Console | None = None,
+    report: Path | None = None,
 ) -> None:
     """Print what a fit came to and which commands come next.
 
@@ -38,6 +42,7 @@ def print_summary(
         folder: The run's folder; None when nothing was kept.
         can_predict: Whether the run's data can read files to predict.
         console: Where to print; the default is standard output.
+        report: The run on one page.
     """
     console = console or Console(highlight=False)
     rows: list[tuple[str, str]] = []
@@ -56,6 +61,8 @@ def print_summary(
         if summary.get("best_checkpoint"):
             which = "last" if summary.get("best_epoch") is None else "best"
             rows.append((f"{which} checkpoint", str(folder / summary["best_checkpoint"])))
+        if report:
+            rows.append(("report", str(report)))
         kept = bool(summary.get("best_checkpoint"))
         commands = next_commands(folder, can_test=kept and bool(summary.get("test")), can_predict=kept and can_predict)
         rows += [("next", ""), *(("", command) for command in commands)]

@@ -115,6 +115,11 @@ class CLI(LightningCLI):
         """The complete config, in plain types, without what the datamodule fills in."""
         return self.plain_config(self.config)
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What the keys are when nobody says otherwise; those in a class that is chosen by `class_path` left out."""
+        return self.parser.get_defaults(skip_validation=True).as_dict()
+
     def plain_config(self, config: Any) -> dict[str, Any]:
         dumped = yaml.safe_load(self.parser.dump(config, skip_link_targets=False, skip_unset=False))
         for key in fact_keys():  # those that the config states stay in it, those that the data fill in do not

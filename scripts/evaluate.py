@@ -1,46 +1,33 @@
 """What `validate.py`, `test.py` and `predict.py` share: a run, one of its checkpoints, and all objects again."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from callbacks.record import as_floats
 from runs import Run
 from runs.checkpoints import load_state, read_checkpoint
 from runs.errors import UserError, nearest, told
 from runs.summary import format_metrics
+from scripts.arguments import PlainParser
 from scripts.cli import CLI, can_evaluate
 from scripts.say import say
 
 
-class RunParser(argparse.ArgumentParser):
-    """A parser of `RUN --ckpt …`, with this project's way of telling mistakes.
-
-    Args:
-        help_text: What `--help` prints.
-    """
+class RunParser(PlainParser):
+    """A parser of `RUN --ckpt …`, and of keys of the run's config."""
 
     def __init__(self, help_text: str) -> None:
-        super().__init__(allow_abbrev=False)
-        self.help_text = help_text
+        super().__init__(help_text)
         self.add_argument("run")
         self.add_argument("--ckpt", default="best")
 
-    def format_help(self) -> str:
-        return self.help_text
-
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given, rest = super().parse_known_args(args, namespace)
-        own = [option for action in self._actions for option in action.option_strings]
         for arg in rest:  # what is not this script's is a key of the config, and has a dot in it
-            if arg.startswith("--") and "." not in arg and (hint := nearest(arg.split("=")[0], own)):
+            if arg.startswith("--") and "." not in arg and (hint := nearest(arg.split("=")[0], self.options)):
                 raise UserError(f"{arg}: no such option{hint}")
         return given, rest
-
-    def error(self, message: str) -> NoReturn:
-        usage = next(line for line in self.help_text.splitlines() if line.startswith("usage:"))
-        raise UserError(f"{message} ({usage})")
 
 
 def open_run(place: str, ckpt: str, overrides: Sequence[str]) -> tuple[CLI, Path]:

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal as signals
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -19,11 +20,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from callbacks import (
     CheckMonitors,
+    Environment,
     LastCheckpoint,
     LogConfig,
     OnNonFinite,
     Progress,
     Record,
+    Residuals,
     Resume,
     TensorBoardViews,
 )
@@ -35,6 +38,7 @@ from callbacks.tensorboard import log_best
 from runs.checkpoints import check_fits, load_weights, read_checkpoint
 from runs.errors import UserError, one_line, told
 from runs.files import write_config
+from runs.keys import changed_keys
 from runs.logger import RunLogger
 from runs.resume import Point, RunLock, epochs_logged, resume_point, tidy
 from runs.run import LOGS, Run
@@ -112,7 +116,8 @@ class FitCLI(CLI):
             callbacks.append(Progress())
         if config["logger"] and not config["fast_dev_run"]:
             self.log_config = LogConfig(self.config_dict)
-            callbacks += [LearningRateMonitor(), TensorBoardViews(), self.log_config]
+            callbacks += [LearningRateMonitor(), TensorBoardViews(), Residuals(), self.log_config]
+            callbacks.append(Environment(lambda: changed_keys(self.config_dict, self.defaults)))
         if config["enable_checkpointing"] is not False:
             checkpoint = self.config_init.checkpoint
             if self.continued:
@@ -292,9 +297,21 @@ class FitCLI(CLI):
                 write_summary(folder, summary)  # the last of all: it says that the run is finished
             except OSError as error:
                 lost = lost or f"{folder}: {error.strerror or error}"
-        print_summary(summary, folder, can_predict=hasattr(self.datamodule, "read_files"))
+        report = self._report(folder) if folder and self.log_config and not lost else None
+        print_summary(summary, folder, can_predict=hasattr(self.datamodule, "read_files"), report=report)
         if lost:
             raise UserError(f"{lost}; the training is done, and its end is not on the disk", status=1)
+
+    def _report(self, folder: Path) -> Path | None:
+        """Make the run's page; without it a run is as good as with it."""
+        try:
+            from runs.report import write_report
+
+            return write_report(Run(folder))
+        except Exception as error:
+            reason = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
+            print(f"warning: no report: {reason}", file=sys.stderr)
+            return None
 
     def _summary(self) -> dict[str, Any]:
         record, trainer = self.record, self.trainer
