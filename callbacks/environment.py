@@ -26,7 +26,7 @@ class Environment(Callback):
     """Writes down versions, devices, processes, and the commit of the project with what was changed in it.
 
     Each start of a run adds an entry to the list `starts`. git runs beside the training, so that nobody waits for it,
-    and its answer is added when the first epoch ends, or the run.
+    and its answer is added when the second epoch begins, or the run ends.
 
     Args:
         changed: Gives, when git's answer is there, the keys of the config that are not at their defaults, each with
@@ -75,8 +75,11 @@ class Environment(Callback):
                 errors="replace",
             )
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._path and "git" not in self._starts[-1] and (self._git is None or self._git.poll() is not None):
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # not at the end of the first one: `CheckMonitors` takes who has that hook for one who logs something there
+        if not self._path or "git" in self._starts[-1] or trainer.global_step == self._starts[-1]["step"]:
+            return
+        if self._git is None or self._git.poll() is not None:
             self._complete()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -12,7 +12,7 @@ from runs.errors import UserError
 MADE_BY = "lightning-project-template"  # in every page and picture of this project; others are not overwritten
 
 
-def check_ours(path: Path) -> None:
+def check_ours(path: Path, option: str = "--out") -> None:
     """Refuse to write over a file that another hand has made.
 
     Raises:
@@ -27,7 +27,7 @@ def check_ours(path: Path) -> None:
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror}") from error
     if not ours and not empty:
-        raise UserError(f"{path}: not made by this project; move it away, or give another name with --out")
+        raise UserError(f"{path}: not made by this project; move it away, or give another name with {option}")
 
 
 def render(template: str, **values: Any) -> str:

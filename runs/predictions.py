@@ -50,7 +50,7 @@ def to_csv(files: Sequence[Path], probabilities: Tensor, class_names: Sequence[s
     return text.getvalue()
 
 
-def check_out(out: str, overwrite: bool) -> None:
+def check_out(out: str, overwrite: bool, option: str = "--out") -> None:
     """Refuse a file that can't be written, before the work and not after it.
 
     Raises:
@@ -58,8 +58,8 @@ def check_out(out: str, overwrite: bool) -> None:
     """
     path = Path(out)
     if path.exists() and not overwrite:
-        raise UserError(f"--out: {out} exists already; give another name, or --overwrite")
+        raise UserError(f"{option}: {out} exists already; give another name, or --overwrite")
     if not path.parent.is_dir():
-        raise UserError(f"--out: no such folder: {path.parent}")
+        raise UserError(f"{option}: no such folder: {path.parent}")
     if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise UserError(f"--out: can't write {out}")
+        raise UserError(f"{option}: can't write {out}")

@@ -17,11 +17,19 @@ import pytest
 from lightning.pytorch import Trainer
 
 from runs import Run
-from scripts import fit, predict, test, validate
+from runs import report as report_page
+from scripts import compare, fit, predict, report, test, validate
 from scripts.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"fit": fit.fit, "validate": validate.validate, "test": test.test, "predict": predict.predict}
+COMMANDS = {
+    "fit": fit.fit,
+    "validate": validate.validate,
+    "test": test.test,
+    "predict": predict.predict,
+    "report": report.report,
+    "compare": compare.compare,
+}
 CNN = str(ROOT / "configs" / "cnn.yaml")
 # a run of one second: a small network, two epochs
 SMALL = ["--config", CNN, "--model.net.width", "8", "--model.net.depth", "1", "--trainer.max_epochs", "2"]
@@ -43,6 +51,12 @@ Command = Callable[..., Result]
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _without_curves_png(monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib takes longer than most trainings here; runs that are trained once for many tests have it."""
+    monkeypatch.setattr(report_page, "draw", lambda *args: None)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from callbacks import LastCheckpoint, TensorBoardViews
 from scripts import fit
+from scripts.fitting import FitCLI
 from scripts.main import main
 from tests.conftest import CNN, SMALL, Command
 from tests.same import differences, scalars, unequal
@@ -221,8 +222,12 @@ Recordings = Callable[[str], Recording]
 
 @pytest.fixture(autouse=True)
 def pictures() -> Iterator[pytest.MonkeyPatch]:
-    """Draw no pictures, which takes longer than the training; its `undo` lets them be drawn."""
+    """Draw no pictures, which takes longer than the training; its `undo` lets them be drawn.
+
+    And make no report: it comes after the run's end is on the disk, and can be made again.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FitCLI, "_report", lambda *args: None)
         patch.setattr(TensorBoardViews, "on_train_end", lambda *args: None)
         yield patch
 

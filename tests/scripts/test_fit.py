@@ -50,7 +50,8 @@ def test_a_run_prints_one_short_table_and_nothing_on_stderr(command: Command) ->
     assert result.status == 0
     assert result.err == ""
     labels = [line.split("  ")[0] for line in result.out.splitlines() if line and not line.startswith((" ", "epoch"))]
-    assert labels[1:] == ["best epoch", "stopped", "val", "test", "time", "run folder", "best checkpoint", "next"]
+    rows = ["best epoch", "stopped", "val", "test", "time", "run folder", "best checkpoint", "report", "next"]
+    assert labels[1:] == rows
     assert "trainer.max_epochs 2 reached" in result.out
     assert "\x1b" not in result.out, "escape codes where there is no terminal"
 
