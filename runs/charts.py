@@ -90,7 +90,7 @@ def line_chart(
         return Markup("")
     values = np.concatenate([line.y[np.isfinite(line.y)] for line in drawn])
     if log is None and not from_zero:
-        log = bool(values.min() > 0 and values.max() / values.min() > 30)
+        log = bool(values.min() > 0 and values.max() / 30 > values.min())
     positive = values[values > 0]
     log = bool(log) and len(positive) > 0
     bottom, top, ticks = _axis(positive if log else np.append(values, [0.0] * from_zero), log)
@@ -222,7 +222,7 @@ def short(value: float) -> str:
         if size <= abs(value) < 1e13:
             unit = 1e3 if letter == "k" else size
             return f"{value / unit:.4g}{letter}"
-    return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
 def _axis(values: np.ndarray, log: bool) -> tuple[float, float, list[float]]:

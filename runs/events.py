@@ -123,16 +123,18 @@ def _started(path: Path) -> tuple[int, str]:
 def _events(path: Path, word: bytes) -> Iterator[Event]:
     try:
         with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
             while len(header := file.read(12)) == 12:
                 (length,) = HEADER.unpack(header)
                 if length > LARGEST:
-                    if file.seek(length + 4, os.SEEK_CUR) > os.fstat(file.fileno()).st_size:
+                    if length > size:  # no length at all
                         return
+                    file.seek(length + 4, os.SEEK_CUR)
                     continue
                 data = file.read(length + 4)
                 if len(data) < length + 4:
                     return
                 if word in data:
                     yield Event.FromString(data[:-4])
-    except (OSError, DecodeError, OverflowError):  # damaged from here on
+    except (OSError, DecodeError):  # damaged from here on
         return

@@ -207,7 +207,7 @@ def draw(facts: Facts, path: Path) -> None:
         axes = figure.add_subplot(rows, columns, place)
         axes.set_title(title, fontsize=10)
         values = np.concatenate([line.y[np.isfinite(line.y)] for line in lines])
-        if log or (values.min() > 0 and values.max() / values.min() > 30):
+        if log or (values.min() > 0 and values.max() / 30 > values.min()):
             axes.set_yscale("log", nonpositive="mask")
             axes.yaxis.set_major_locator(LogLocator(numticks=5))
             axes.yaxis.set_minor_locator(NullLocator())
