@@ -75,6 +75,10 @@ class Environment(Callback):
                 errors="replace",
             )
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._path:  # a run that goes on knows by now from where
+            self._starts[-1]["step"] = trainer.global_step
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not at the end of the first one: `CheckMonitors` takes who has that hook for one who logs something there
         if not self._path or "git" in self._starts[-1] or trainer.global_step == self._starts[-1]["step"]:

@@ -164,6 +164,8 @@ def bar_chart(edges: np.ndarray, counts: np.ndarray, label: str) -> Markup:
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{short(tick)}</text>')
     for i, count in enumerate(counts.tolist()):
+        if not count:
+            continue
         tall = count / high * (bottom - TOP)
         a, b = (LEFT + (float(edge) - low) / span * wide for edge in edges[i : i + 2])
         parts.append(

@@ -149,7 +149,9 @@ def read_row(folder: Path, logs: Path = LOGS, blocks: dict[str, Any] | None = No
         last = _number(summary.get("last_epoch"))
         row.epochs = None if last is None else int(last) + 1
     else:
-        _from_log(row, read_log(folder, lambda name: name.startswith("val") or name == "epoch", b"epoch"))
+        _from_log(
+            row, read_log(folder, lambda name: name.startswith(("val", "train")) or name in ("epoch", "lr"), b"epoch")
+        )
     return row
 
 
@@ -165,7 +167,7 @@ def _from_log(row: Row, log: Log) -> None:
     sign = 1 if better_mode(monitor, row.config) == "max" else -1
     best = curve.steps[np.where(np.isfinite(curve.values), sign * curve.values, -np.inf).argmax()]
     for name, other in log.curves.items():
-        if name != "epoch" and len(there := other.values[other.steps == best]):
+        if name.startswith("val") and len(there := other.values[other.steps == best]):
             row.metrics[name] = float(there[-1])
 
 

@@ -57,6 +57,9 @@ class Log:
         if (curve := self.curves.get("epoch")) is None:
             return np.empty(0, int), np.empty(0, int)
         known = np.isfinite(curve.values)
+        others = [c.steps[-1] for tag, c in self.curves.items() if tag != "epoch" and not tag.startswith("test")]
+        if others:  # what is logged after the training, in a test, counts as of the next epoch
+            known &= curve.steps <= max(others)
         epochs, steps = curve.values[known].astype(int), curve.steps[known]
         last = np.flatnonzero(np.append(np.diff(epochs) != 0, True)) if len(epochs) else np.empty(0, int)
         return epochs[last], steps[last]

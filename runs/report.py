@@ -131,7 +131,7 @@ def environment_rows(starts: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         rows.append(("git commit", f"{git.get('commit')} ({git.get('branch')}){dirty}"))
     elif "git" in now:
         rows.append(("git commit", "none: no git repository, or no git"))
-    count = int(now.get("processes") or 1)
+    count = now["processes"] if isinstance(now.get("processes"), int) else 1
     where = f"{now.get('device')}: {now.get('device_name')}"
     rows += [
         ("device", f"{count} x {where}" if count > 1 else where),
@@ -150,13 +150,14 @@ def commands(facts: Facts, starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """How the run is made again, and what to know of that."""
     place = shlex.quote(_from_project(facts.folder))
     config = shlex.quote(f"{_from_project(facts.folder)}/config.yaml")
-    git = next((start["git"] for start in starts[:1] if isinstance(start.get("git"), dict)), None)
+    git = next((start["git"] for start in starts[:1] if part(start, "git").get("commit")), None)
     lines, notes = [], []
     if git:
         lines.append(f"git checkout {git['commit']}")
         if git.get("dirty"):
             files = [str(name) for name in git.get("changed") or []]
-            more = int(git.get("changed_files") or 0) - len(files)
+            count = git.get("changed_files")
+            more = count - len(files) if isinstance(count, int) else 0
             notes.append(f"Not in that commit: {', '.join(files)}" + (f", and {more} more" if more > 0 else ""))
     lines.append(f"python scripts/fit.py --config {config}")
     if len(starts) > 1:

@@ -58,7 +58,7 @@ def _by_blocks(text: str, blocks: dict[str, Any]) -> dict[str, Any] | None:
     if "&" in text or "\n---" in text or text.startswith(("---", "%", "{")):  # anchors, documents, one in braces
         return None
     found: dict[str, Any] = {}
-    for block in re.split(r"\n(?=[\w'\"])", text):
+    for block in re.split(r"(?<=\n)(?=[\w'\"])", text):
         if block not in blocks:
             part = yaml.load(block, Loader=Loader)
             if not isinstance(part, dict) and part is not None:
