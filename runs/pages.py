@@ -44,12 +44,12 @@ def number(value: Any) -> str:
     """A number as it is read: 0.0233, 1,234, 3.2e-05; `-` for none."""
     if value is None or isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return "-" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
     value = float(value)
     if not math.isfinite(value):
         return str(value)
-    if value == int(value) and abs(value) < 1e9:
-        return f"{int(value):,}"
-    return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
+    return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.4g}"
 
 
 def seconds(value: float) -> str:

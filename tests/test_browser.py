@@ -229,10 +229,12 @@ def test_the_table_of_runs_is_sorted_by_a_click(browser: Any, logs: Path, tmp_pa
     def click(name: str) -> None:
         next(b for b in browser.find_elements("css selector", "th button") if b.text.startswith(name)).click()
 
-    assert column("val/loss") == ["0.2500", "0.5000", "10", ""]
+    assert column("val/loss") == ["0.2500", "0.5000", "10.0000", ""]
     assert column("optimizer.lr") == ["3", "1", "4", "2"]
     click("val/loss")
-    assert column("val/loss") == ["10", "0.5000", "0.2500", ""], "the run without a value is the last one, either way"
+    assert column("val/loss") == ["10.0000", "0.5000", "0.2500", ""], (
+        "the run without a value is the last one, either way"
+    )
     click("optimizer.lr")
     assert column("optimizer.lr") == ["1", "2", "3", "4"]
     assert requested(browser) == []

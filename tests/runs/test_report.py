@@ -227,7 +227,7 @@ def test_layers_keep_their_order_and_each_has_a_row(tmp_path: Path) -> None:
     found = gradients(read_log(tmp_path), None)
     assert found
     assert [row[0] for row in found["rows"]] == names
-    assert [row[2] for row in found["rows"]][:2] == ["1", "2"]
+    assert [row[2] for row in found["rows"]][:2] == ["1.0000", "2.0000"]
     assert found["chart"]["legend"] == [], "thirty names would be longer than the chart"
     assert [name for name, _ in found["chart"]["ends"]] == ["net.0", "all"]
 
