@@ -68,6 +68,7 @@ def page_of(facts: Facts) -> dict[str, Any]:
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "cards": cards(facts),
         "summary": summary,
+        "nonfinite": nonfinite(read_json(folder / "nonfinite.json")),
         "doctor": doctor(read_json(folder / "doctor.json")),
         "charts": metric_charts(facts),
         "learning": learning_charts(facts),
@@ -85,6 +86,15 @@ def page_of(facts: Facts) -> dict[str, Any]:
 def _title(folder: Path) -> str:
     folder = Path(os.path.abspath(folder))
     return f"{folder.parent.name} / {folder.name}" if folder.name.startswith("version_") else folder.name
+
+
+def nonfinite(found: dict[str, Any]) -> str:
+    """Where the loss was NaN or infinite, from what `OnNonFinite` has left; empty without that."""
+    if "step" not in found or "loss" not in found:
+        return ""
+    where = ", ".join(f"{key} {found[key]}" for key in ("epoch", "batch") if key in found)
+    first = f"; first not finite: {found['first']}" if found.get("first") else ""
+    return f"The loss was {found['loss']} in step {found['step']} ({where}){first}."
 
 
 def cards(facts: Facts) -> list[tuple[str, str, str]]:

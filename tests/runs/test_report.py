@@ -157,6 +157,12 @@ def test_values_that_are_not_finite_are_told(tmp_path: Path) -> None:
     assert "6 values are not finite" in page
 
 
+def test_a_loss_that_was_not_finite_is_told(tmp_path: Path) -> None:
+    found = {"loss": "nan", "step": 7, "epoch": 1, "batch": 2, "first": "the output of net.0 (Linear)"}
+    page = text_of(write_report(make(tmp_path / "run", nonfinite=found)))
+    assert "The loss was nan in step 7 (epoch 1, batch 2); first not finite: the output of net.0 (Linear)." in page
+
+
 def test_nothing_in_a_run_can_break_out_of_the_page(tmp_path: Path) -> None:
     evil = '"><script>alert(1)</script>'
     finding = dict.fromkeys(("name", "title", "evidence", "step"), evil) | {"remedies": [evil]}
