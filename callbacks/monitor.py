@@ -105,7 +105,8 @@ class Monitor(Callback):
 
     def _arm(self, trainer: Trainer) -> None:
         """Make ready for the next step: a hook that has nothing to do in it is not called at all."""
-        sampled = self._sampled(trainer)
+        step = _step(trainer)
+        sampled = self._sampled(step)
         if not sampled and (self._hooks or self._before):  # of a step that was never made
             self._unhook()
             self._before = {}
@@ -116,7 +117,7 @@ class Monitor(Callback):
                 for name, part in parts
                 if not list(part.children()) and (part._parameters or isinstance(part, RECTIFIERS))
             ]
-        if self._due(trainer):
+        if self._due(step):
             vars(self).pop("on_before_optimizer_step", None)
         else:
             self.on_before_optimizer_step = None  # type: ignore[method-assign, assignment]
@@ -130,7 +131,7 @@ class Monitor(Callback):
         names = [self._layers.get(parameter, "?") for parameter in parameters]
         self.reading.grads.update(moments(names, [p.grad for p in parameters]))
         self.reading.grad_norm = sum(found.norm**2 for found in self.reading.grads.values()) ** 0.5
-        if self._sampled(trainer):
+        if self._sampled(step):
             if self.histograms:
                 self._log_histograms(trainer, pl_module, step)
             if sum(p.numel() for p in parameters) <= MOST_WEIGHTS:
@@ -159,12 +160,11 @@ class Monitor(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validating += time.perf_counter()
 
-    def _due(self, trainer: Trainer) -> bool:
-        step = _step(trainer)
-        return step == 1 or step % self.every_n_steps == 0 or self._sampled(trainer)
+    def _due(self, step: int) -> bool:
+        return step == 1 or step % self.every_n_steps == 0 or self._sampled(step)
 
-    def _sampled(self, trainer: Trainer) -> bool:
-        every, step = self.sample_every_n_steps, _step(trainer)
+    def _sampled(self, step: int) -> bool:
+        every = self.sample_every_n_steps
         return bool(every) and (step == 1 or step % every == 0)
 
     # ---- what
