@@ -97,6 +97,13 @@ class ImageArrays(LightningDataModule):
         return self.facts["class_names"]
 
     @property
+    def class_counts(self) -> list[int]:
+        """Training samples of each class, without those that are held out."""
+        if not hasattr(self, "train_indices"):
+            self._load_train()
+        return torch.bincount(self.labels[self.train_indices], minlength=self.num_classes).tolist()
+
+    @property
     def facts(self) -> dict[str, Any]:
         """All that is learnt from the training images, in plain types; saved in every checkpoint."""
         if not self._facts:

@@ -1,6 +1,6 @@
 """The task of telling classes apart, with any network that turns inputs into logits."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,6 +22,9 @@ class Classifier(LightningModule):
         num_classes: Number of classes. Comes from the data.
         label_smoothing: Share of the target that is spread over all classes while training
             (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567). Validation and test use the plain loss.
+        class_weights: `balanced` weights the training loss of a sample by N / (K n), for the n of N training samples of
+            its class among K, so that rare classes count as much as frequent ones (King and Zeng 2001,
+            https://doi.org/10.1093/oxfordjournals.pan.a004868). Needs a datamodule with `class_counts`.
         channels_last: Keep images and weights with the channel as the fastest axis, which convolutions run
             faster with on most CPUs, and on GPUs in half precision.
     """
@@ -32,6 +35,7 @@ class Classifier(LightningModule):
         num_classes: int,
         label_smoothing: float = 0.0,
         channels_last: bool = False,
+        class_weights: Literal["none", "balanced"] = "none",
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -39,6 +43,10 @@ class Classifier(LightningModule):
         self.net = net
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        self.register_buffer(
+            "weight", torch.ones(num_classes) if class_weights == "balanced" else None, persistent=False
+        )
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         if channels_last:
             # mypy does not know the overload of `Module.to` that takes a memory format
@@ -61,11 +69,22 @@ class Classifier(LightningModule):
             x = x.contiguous(memory_format=torch.channels_last)
         return self.net(x)
 
+    def on_fit_start(self) -> None:
+        if self.class_weights == "none":
+            return
+        datamodule = getattr(self.trainer, "datamodule", None)
+        counts = getattr(datamodule, "class_counts", None)
+        if counts is None:
+            name = type(datamodule).__name__ if datamodule is not None else "a model without a datamodule"
+            raise ValueError(f"model.class_weights: balanced needs class_counts, and {name} has none")
+        counts = torch.as_tensor(counts, dtype=torch.float32, device=self.device)
+        self.weight = counts.sum() / (self.num_classes * counts.clamp(min=1))
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch `(inputs, labels)`, the labels `(N,)` int64."""
         x, y = batch
         logits = self._logits(x)
-        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        loss = F.cross_entropy(logits, y, weight=self.weight, label_smoothing=self.label_smoothing)
         self._update("train", logits.detach(), y, loss.detach() * len(y))
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, seed_everything
 from PIL import Image
 from torch import Tensor, nn
 
-from datamodules import Augment, ImageArrays
+from datamodules import Augment, Digits, ImageArrays
 from tests.conftest import quick_trainer
 
 
@@ -344,3 +344,10 @@ def test_numpy_arrays_do_as_well_as_tensors() -> None:
     images, labels = next(iter(data.train_dataloader()))
     assert (images.shape, images.dtype, labels.dtype) == ((8, 3, 6, 5), torch.uint8, torch.int64)
     assert not data.has_test_data
+
+
+def test_counts_are_those_of_the_training_part() -> None:
+    data = Digits(val_fraction=0.2)
+    counts = data.class_counts
+    assert sum(counts) == len(data.train_indices)
+    assert counts[3] == int((data.labels[data.train_indices] == 3).sum())

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor, nn
 
@@ -236,3 +236,35 @@ def test_an_empty_batch_changes_no_metric() -> None:
     trainer.validate(still(net), Loader([*loader.batches, nothing]), verbose=False)
     assert trainer.callback_metrics["val/loss"].item() == exact("loss", net, loader)
     assert trainer.callback_metrics["val/acc"].item() == exact("acc", net, loader)
+
+
+class Counted(LightningDataModule):
+    """Says how often each class is there."""
+
+    class_counts: ClassVar = [6, 3, 1]
+
+    def train_dataloader(self) -> Loader:
+        return batches(5, 4)
+
+    val_dataloader = train_dataloader
+
+
+def test_rare_classes_count_as_much_as_frequent_ones() -> None:
+    module = still(linear(), class_weights="balanced")
+    losses: list[float] = []
+
+    class Losses(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any) -> None:
+            losses.append(float(outputs["loss"]))
+
+    quick_trainer(callbacks=[Losses()]).fit(module, datamodule=Counted())
+    weights = np.array([10 / 18, 10 / 9, 10 / 3])  # N / (K n)
+    for loss, batch in zip(losses, batches(5, 4).batches, strict=True):
+        y, p = probabilities(module.net, Loader([batch]))
+        each = -np.log(p[np.arange(len(y)), y])
+        assert loss == pytest.approx((weights[y] * each).sum() / weights[y].sum(), rel=1e-5)
+
+
+def test_class_weights_need_counts() -> None:
+    with pytest.raises(ValueError, match=r"^model\.class_weights: balanced needs class_counts"):
+        quick_trainer().fit(still(linear(), class_weights="balanced"), batches(5), batches(5))
