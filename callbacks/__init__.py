@@ -2,6 +2,7 @@
 
 from callbacks.checkpoint import Checkpoint, LastCheckpoint
 from callbacks.config import LogConfig
+from callbacks.doctor import Doctor
 from callbacks.environment import Environment
 from callbacks.monitor import Monitor
 from callbacks.monitors import CheckMonitors
@@ -15,6 +16,7 @@ from callbacks.tensorboard import TensorBoardViews
 __all__ = [
     "CheckMonitors",
     "Checkpoint",
+    "Doctor",
     "Environment",
     "LastCheckpoint",
     "LogConfig",

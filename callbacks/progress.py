@@ -1,5 +1,6 @@
 """A line for each epoch, and in a terminal a bar for the one that runs."""
 
+import textwrap
 import time
 from typing import Any
 
@@ -123,10 +124,23 @@ class Progress(ProgressBar):
             self._print(line)
         self._epoch = None
 
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bar, however long it is; in a terminal folded between words, and indented from there on."""
+        if self.console.is_terminal:
+            args = tuple(_folded(str(arg), self.console.width) for arg in args)
+        self.console.print(*args, markup=False)
+
     def _print(self, line: str) -> None:
         if self.console.is_terminal and len(line) > self.console.width:
             line = line[: self.console.width - 1] + "…"
         self.console.print(line, markup=False)
+
+
+def _folded(text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    wrap = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrap.fill(line) for line in text.splitlines())
 
 
 def _grouped(metrics: dict[str, float]) -> list[str]:

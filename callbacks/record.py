@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 
+from callbacks.doctor import Doctor
+
 
 @dataclass
 class Evaluation:
@@ -106,6 +108,8 @@ def as_floats(metrics: Any) -> dict[str, float]:
 def why_stopped(trainer: Trainer) -> str:
     """Why the fit that just ended did, in the words of the config."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Doctor) and callback.stopped:
+            return f"by the doctor: {callback.stopped.title}"
         if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
             if callback.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED:
                 worse = "fallen" if callback.mode == "min" else "risen"

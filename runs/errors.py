@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 KEYS = (
-    r"(model|data|optimizer|lr_scheduler|early_stopping|checkpoint|monitor|trainer|seed_everything|name|weights|on_nonfinite)"
+    r"(model|data|optimizer|lr_scheduler|early_stopping|checkpoint|monitor|doctor|trainer|seed_everything|name|weights|on_nonfinite)"
     r"[\w.]*"
 )
 

@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from runs.files import write_whole
 
 FILE = "summary.json"
+INDENT = 17  # of the values
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
@@ -54,6 +56,8 @@ def print_summary(
             rows.append((stage, format_metrics(metrics, stage)))
     if skipped := summary.get("skipped_steps"):
         rows.append(("skipped", f"{skipped} step{'s' * (skipped > 1)} whose loss was not finite"))
+    if said := _doctor(summary.get("doctor") or {}):
+        rows.append(("doctor", f"\n{'':{INDENT}}".join(hanging(text, INDENT, console) for text in said)))
     speed = summary.get("samples_per_second")
     rows.append(("time", f"{summary['seconds']:.1f} s" + (f", {speed:,.0f} samples/s" if speed else "")))
     if folder:
@@ -69,8 +73,35 @@ def print_summary(
     console.print()
     for label, text in rows:
         # never folded: paths and commands are there to be copied
-        line = Text.assemble((f"{label:<17}", "bold") if label else "  ", text)
+        line = Text.assemble((f"{label:<{INDENT}}", "bold") if label else "  ", text)
         console.print(line, soft_wrap=True)
+
+
+def _doctor(found: dict[str, Any]) -> list[str]:
+    """What the doctor has found, causes only, and what mends it."""
+    if not found:
+        return []
+    findings, checked = found.get("findings") or [], found.get("checked") or []
+    if not checked and not findings:
+        return ["could see too little to say anything"]
+    if not findings:
+        return ["no problems found", f"looked for {', '.join(checked)}".replace("_", " ")]
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding['title']}: {finding['evidence']}")
+        lines += [f"try {remedy}" for remedy in finding["remedies"][:3]] or [finding["advice"]]
+    return lines
+
+
+def hanging(text: str, indent: int, console: Console) -> str:
+    """A text in lines that fit the terminal, indented but for the first one; as it is where there is no terminal.
+
+    What is there to be copied, an override, stays on its line.
+    """
+    if not console.is_terminal or text.startswith("try --"):
+        return text
+    lines = textwrap.wrap(text, max(20, console.width - indent), break_long_words=False, break_on_hyphens=False)
+    return f"\n{'':{indent}}".join(lines)
 
 
 def next_commands(folder: Path, can_test: bool, can_predict: bool) -> list[str]:

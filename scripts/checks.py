@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
+from callbacks.doctor import DIAGNOSES
 from runs.errors import UserError, nearest
 
 ACCELERATORS = ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators()))
@@ -38,6 +39,8 @@ def check_config(config: Any) -> None:
         raise UserError(f"name: {config.name!r} is no name of a folder in lightning_logs/")
     if patience < 0:
         raise UserError(f"early_stopping.patience: {patience} is negative; a large number never stops early")
+    for ignored in config.doctor.ignore:
+        _check_choice("doctor.ignore", ignored, tuple(diagnosis.name for diagnosis in DIAGNOSES))
     for key in ("early_stopping", "checkpoint"):
         _check_choice(f"{key}.mode", config[key].mode, ("min", "max"))
 

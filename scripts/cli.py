@@ -14,10 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from callbacks import (
-    Checkpoint,
-    Monitor,
-)
+from callbacks import Checkpoint, Doctor, Monitor
 from callbacks.hooks import NoProfiler, skip_empty_hooks
 from callbacks.means import use_exact_means
 from datamodules.loaders import make_exact
@@ -89,6 +86,7 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.add_lightning_class_args(Monitor, "monitor")
+        parser.add_lightning_class_args(Doctor, "doctor")
         parser.set_defaults(DEFAULTS)
         # arguments that a schedule requires, and that are filled in when they are left out
         action: Any = next(action for action in parser._actions if action.dest == "lr_scheduler")

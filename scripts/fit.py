@@ -27,6 +27,11 @@ when it was interrupted:
   --resume RUN             go on with that run: its folder, or a recipe's name for its latest one
   --weights FILE           a new run that starts from the weights of a checkpoint, as far as they fit
 
+what is wrong with it:
+  --doctor.action ACTION   advise (the default); stop also ends a hopeless run; repair starts it anew with what the
+                           doctor advises, up to --doctor.max_repairs times
+  --doctor.ignore NAMES    diagnoses that are not made, as ["overfitting"]
+
 when to stop, what to keep:
   --early_stopping.KEY     monitor, patience, min_delta, mode
   --checkpoint.KEY         monitor, save_top_k, filename; every_n_minutes, every_n_train_steps for long epochs
@@ -52,15 +57,15 @@ if not __package__:  # started as a script: the rooms of this clone come first, 
         for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
             signal.signal(getattr(signal, name, signal.SIGINT), signal.SIG_IGN)
 
-from scripts.fitting import FitCLI
 from scripts.main import main
+from scripts.repair import fit_and_repair
 from scripts.resume import take_resume
 
 
 def fit(args: list[str]) -> None:
     """Train as the command line says."""
     resume, args = take_resume(args)
-    FitCLI(args, help_text=__doc__ or "", resume=resume).fit()
+    fit_and_repair(args, __doc__ or "", resume)
 
 
 if __name__ == "__main__":

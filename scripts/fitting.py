@@ -30,6 +30,7 @@ from callbacks import (
     Resume,
     TensorBoardViews,
 )
+from callbacks.doctor import Keys
 from callbacks.loops import install
 from callbacks.nonfinite import NonFiniteError
 from callbacks.record import as_floats, why_stopped
@@ -45,7 +46,7 @@ from runs.run import LOGS, Run
 from runs.summary import print_summary, script, write_summary
 from scripts.checks import slow_bf16, two_rates
 from scripts.cli import CLI, MONITOR, can_evaluate
-from scripts.resume import Continued, ends, go_on, requeue
+from scripts.resume import Continued, ends, flat, go_on, requeue
 from scripts.say import say
 
 # what a process is told of another one that is gone, by gloo and by NCCL
@@ -59,13 +60,20 @@ class FitCLI(CLI):
         args: The command line after the script's name.
         help_text: What `--help` prints.
         resume: The run to go on with, "" for the latest unfinished one of the recipe; None starts a new one.
+        repairs: The runs that were tried before this one, and what was changed since, as in `doctor.json`.
 
     Raises:
         UserError: Something in the config can't be.
     """
 
-    def __init__(self, args: Sequence[str], help_text: str = "", resume: str | None = None) -> None:
-        self.resume = resume
+    def __init__(
+        self,
+        args: Sequence[str],
+        help_text: str = "",
+        resume: str | None = None,
+        repairs: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        self.args, self.resume, self.repairs = list(args), resume, list(repairs)
         self.continued: Continued | None = None
         self.stop = Stop()
         super().__init__(args, help_text)
@@ -102,6 +110,9 @@ class FitCLI(CLI):
         if config["logger"] is False and not self.config.checkpoint.dirpath:
             config["enable_checkpointing"] = False  # no folder to keep them in
         self.record, self.nonfinite = Record(), OnNonFinite(self.config.on_nonfinite)
+        self.doctor = self.config_init.doctor
+        self.doctor.keys = Keys(flat(self.config_dict), self._accepts)
+        self.doctor.repairs = self.repairs
         self.last: LastCheckpoint | None = None
         self.log_config: LogConfig | None = None
         if config["barebones"]:
@@ -112,6 +123,8 @@ class FitCLI(CLI):
             callbacks.append(self.nonfinite)
         if self.config.monitor.every_n_steps and config["logger"] and not config["fast_dev_run"]:
             callbacks.append(self.config_init.monitor)
+        if self.doctor.enabled and not config["fast_dev_run"]:
+            callbacks.append(self.doctor)
         if config["enable_progress_bar"] is not False:
             callbacks.append(Progress())
         if config["logger"] and not config["fast_dev_run"]:
@@ -127,12 +140,41 @@ class FitCLI(CLI):
             callbacks = [self.last, *callbacks, checkpoint, Resume(ends(self.config_dict))]
         return callbacks
 
+    def _accepts(self, override: str) -> bool:
+        """Whether the config is valid with one more key on the command line."""
+        parser: Any = self.parser
+        given, files = parser.given, parser.files
+        own = ["--config", str(self.continued.run.config_file)] if self.continued else []
+        try:
+            parser.parse_args([*own, *self.args, override.replace(" ", "=", 1)])
+        except Exception:
+            return False
+        finally:
+            parser.given, parser.files = given, files
+        return True
+
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder; None where nothing is kept."""
+        return self._folder()
+
+    @property
+    def repairing(self) -> bool:
+        """Whether the doctor has ended the run in order to start it anew."""
+        return self.doctor.action == "repair" and self.doctor.stopped is not None
+
+    def best_metrics(self) -> dict[str, float]:
+        """The validation metrics at the best value of the monitored one, so far."""
+        monitor, mode = self.config.checkpoint.monitor, self.config.checkpoint.mode
+        known = [found.metrics for found in self.record.evaluations if monitor in found.metrics]
+        if not known:
+            return {}
+        best = (max if mode == "max" else min)(known, key=lambda metrics: metrics[monitor])
+        return {name: value for name, value in best.items() if name.startswith("val")}
+
     def fit(self) -> dict[str, Any]:
         """Train, test the best checkpoint, print the summary and write it into the run's folder."""
-        if (rates := two_rates(self.config)) is not None:
-            say(f"note: the schedule goes up to lr_scheduler.max_lr {rates[1]}; optimizer.lr {rates[0]} is not used")
-        if slow_bf16(self.config.trainer):
-            say("note: this CPU has no bf16 instructions and emulates them: trainer.precision 32-true is much faster")
+        self._say_notes()
         self.lock: RunLock | None = None
         try:
             point = self._begin()
@@ -145,7 +187,8 @@ class FitCLI(CLI):
         except Stopped as stopped:
             raise SystemExit(self._stopped(stopped.signal)) from stopped
         except NonFiniteError as error:
-            self._say_remedies()
+            if not self.repairing:
+                self._say_remedies()
             raise UserError(str(error), status=1) from error
         except Exception as error:
             if self.trainer.world_size > 1 and isinstance(error, RuntimeError) and LOST_PEER.search(str(error)):
@@ -163,6 +206,12 @@ class FitCLI(CLI):
         if self.trainer.is_global_zero:
             self._end(summary)
         return summary
+
+    def _say_notes(self) -> None:
+        if (rates := two_rates(self.config)) is not None:
+            say(f"note: the schedule goes up to lr_scheduler.max_lr {rates[1]}; optimizer.lr {rates[0]} is not used")
+        if slow_bf16(self.config.trainer):
+            say("note: this CPU has no bf16 instructions and emulates them: trainer.precision 32-true is much faster")
 
     def _lost_process(self, error: RuntimeError) -> str:
         """Why the processes of a run can't talk to each other any more; what another one says of itself comes first."""
@@ -298,6 +347,8 @@ class FitCLI(CLI):
             except OSError as error:
                 lost = lost or f"{folder}: {error.strerror or error}"
         report = self._report(folder) if folder and self.log_config and not lost else None
+        if self.repairing and not lost:
+            return  # there is another run to come
         print_summary(summary, folder, can_predict=hasattr(self.datamodule, "read_files"), report=report)
         if lost:
             raise UserError(f"{lost}; the training is done, and its end is not on the disk", status=1)
@@ -324,7 +375,7 @@ class FitCLI(CLI):
             "seconds": record.seconds,
             "samples_per_second": record.samples_per_second,
         }
-        best, monitored = self._best_checkpoint()
+        best, monitored = self.best_checkpoint()
         evaluations = record.evaluations[-1:]
         if best and monitored:
             state = read_checkpoint(Path(best))
@@ -332,7 +383,9 @@ class FitCLI(CLI):
             evaluations = [found for found in record.evaluations if found.step == state["global_step"]]
         if evaluations:
             summary["val"] = {k: v for k, v in evaluations[-1].metrics.items() if k.startswith("val")}
-        if can_evaluate("test", self.model, self.datamodule):
+        if self.doctor in trainer.callbacks:  # type: ignore[attr-defined]
+            summary["doctor"] = self.doctor.summary()
+        if not self.repairing and can_evaluate("test", self.model, self.datamodule):
             trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False)
             summary["test"] = as_floats(trainer.callback_metrics)
         folder = self._folder()
@@ -341,7 +394,7 @@ class FitCLI(CLI):
             summary["best_checkpoint"] = str(path.relative_to(home) if path.is_relative_to(home) else path)
         return summary
 
-    def _best_checkpoint(self) -> tuple[str, bool]:
+    def best_checkpoint(self) -> tuple[str, bool]:
         """The best checkpoint and True, or the last one and False where nothing is monitored."""
         found = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path]
         if found and Path(found[0].best_model_path).is_file():

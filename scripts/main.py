@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 
+import torch.distributed as dist
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from runs.errors import UserError, one_line
@@ -32,6 +33,14 @@ def main(command: Callable[[list[str]], int | None], args: Sequence[str] | None 
         return error.status
     except KeyboardInterrupt:  # before there was a run
         return 130
+    finally:
+        leave_group()
+
+
+def leave_group() -> None:
+    """End the threads that talk to a run's other processes: those of gloo that live on end this one with an error."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def quiet() -> None:

@@ -1,0 +1,328 @@
+"""A look inside one forward pass of any module: what the loss was given, what the layers get and give."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+ACTIVE = 0.01  # a rectified unit that is on for fewer inputs is dead
+BEYOND = {"tanh": math.tanh(5), "sigmoid": 1 / (1 + math.exp(-5))}  # inputs of 5 and more
+RECTIFIERS = {"relu", "relu_", "relu6", "threshold", "threshold_"}
+SQUASHERS = {"tanh": "tanh", "tanh_": "tanh", "sigmoid": "sigmoid", "sigmoid_": "sigmoid"}
+WEIGHTING = {"linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "matmul", "mm"}
+DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"}
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
+
+
+@dataclass
+class LossCall:
+    """What a loss function was given, and gave.
+
+    Attributes:
+        name: Of the function, as in `torch.nn.functional`.
+        value: The mean over the targets.
+        count: Number of targets.
+        classes: For classes the number of targets of each; for two by one logit those of 0 and 1; else empty.
+        rights: Of each class the targets that were predicted; of the same length.
+        moments: For numbers their sum and sum of squares.
+        probabilities: Whether a function that takes logits (or log-probabilities) was given probabilities.
+        weight: The class weights that the function was given.
+        smoothing: Its label smoothing.
+        shape: Of what it was given.
+    """
+
+    name: str
+    value: float
+    count: int
+    classes: list[float] = field(default_factory=list)
+    rights: list[float] = field(default_factory=list)
+    moments: tuple[float, float] = (0.0, 0.0)
+    probabilities: bool = False
+    weight: list[float] = field(default_factory=list)
+    smoothing: float = 0.0
+    shape: tuple[int, ...] = ()
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the targets that were predicted; None for numbers."""
+        return sum(self.rights) / sum(self.classes) if self.classes and sum(self.classes) else None
+
+
+@dataclass
+class InputFacts:
+    """The values that the first layer was given.
+
+    Attributes:
+        layer: Its name.
+        kind: "values", or "normalised" and "indices" where the layer's first act is to normalise or to look up.
+        mean, std, low, high: Of all values.
+        column_std: The largest standard deviation of a column, for inputs `(N, F)`.
+        bad_columns: Columns (or channels) with a value that is not finite, the first ten.
+        constant: Whether all samples of the batch are equal.
+    """
+
+    layer: str
+    kind: str = "values"
+    mean: float = 0.0
+    std: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+    column_std: float = 0.0
+    bad_columns: list[int] = field(default_factory=list)
+    constant: bool = False
+
+
+class Probe(TorchFunctionMode):
+    """While it is entered, looks at the calls of loss functions, and where `layers` is set at those of layers, too.
+
+    It reads values and changes none, and takes no random number. What happens inside of compiled modules and of fused
+    kernels (an LSTM's gates) it does not see.
+
+    Attributes:
+        calls: Of loss functions.
+        first: What the first layer was given.
+        dead: By name of a rectified layer, of each of its units the share of inputs for which it is on, and their
+            number. A channel of a convolution is one unit.
+        saturated: By name of a squashing layer, the share of its inputs beyond ±5. A network's last one is left out.
+        activations: By name of a layer, mean and standard deviation of what it gave.
+        again: Of the call with the most targets, the function and all that it was given beside the prediction.
+        entered: Whether it is there.
+        dropout: The layer that drops the most, and how much.
+        largest: The largest absolute value of the inputs of the first layer.
+    """
+
+    def __init__(self, layers: bool = False) -> None:
+        super().__init__()
+        self.layers = layers
+        self.calls: list[LossCall] = []
+        self.first: InputFacts | None = None
+        self.dead: dict[str, tuple[Tensor, int]] = {}
+        self.saturated: dict[str, float] = {}
+        self.activations: dict[str, tuple[float, float]] = {}
+        self._names: list[str] = []
+        self._last: str | None = None  # squashing layer since the last one with weights
+        self._conv = False
+        self._second = False
+        self._hooks: list[Any] = []
+        self.again: tuple[Any, Tensor, tuple[Any, ...], dict[str, Any]] | None = None
+        self.entered = False
+        self.dropout: tuple[str, float] = ("", 0.0)
+        self.largest: float | None = None
+
+    # ---- being there
+
+    def watch(self, module: nn.Module) -> None:
+        """Enter, and hook into the layers of a module."""
+        if self.layers:
+            for name, part in module.named_modules():
+                if name:
+                    self._hooks.append(part.register_forward_pre_hook(self._enter(name)))
+                    self._hooks.append(part.register_forward_hook(self._leave(name)))
+        self.entered = True
+        self.__enter__()
+
+    def leave(self) -> None:
+        """Be there no more."""
+        if self._last is not None:  # nothing with weights came after it: it makes the network's output
+            self.saturated.pop(self._last, None)
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self.entered = False
+        self.__exit__(None, None, None)
+
+    def _enter(self, name: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, args: Any) -> None:
+            self._names.append(name)
+            if layer._parameters and args and isinstance(args[0], Tensor):
+                if self.first is None:
+                    self._look_at_input(name, args[0], layer)
+                elif not self._second:
+                    self._second = True
+                    if isinstance(layer, NORMS) and self.first.kind == "values":
+                        self.first.kind = "normalised"  # right after the first layer, which does as well
+                if any(p is not None and p.ndim > 1 for p in layer._parameters.values()):
+                    self._last = None
+
+        return hook
+
+    def _leave(self, name: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, args: Any, output: Any) -> None:
+            if name in self._names:  # and with it those inside that an error has left open
+                del self._names[self._names.index(name) :]
+            if layer._parameters and not any(True for _ in layer.children()) and _is_float(output):
+                with torch.no_grad():
+                    values = output.detach().float()
+                    self.activations[name] = (float(values.mean()), float(values.std(correction=0)))
+                self._conv = isinstance(layer, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm)
+
+        return hook
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if name in LOSSES and isinstance(output, Tensor):
+            with torch.no_grad():
+                call = _loss_call(name, output, args, kwargs or {})
+            if call is not None:
+                if all(call.count > other.count for other in self.calls):
+                    target = args[1] if len(args) > 1 else kwargs["target"]
+                    options = {k: v for k, v in (kwargs or {}).items() if k not in ("input", "target")}
+                    self.again = (func, target.detach(), args[2:], options)
+                self.calls.append(call)
+        elif self.largest is None and name in WEIGHTING and args and _is_float(args[0]):
+            self.largest = float(args[0].detach().abs().max())
+        if self.layers:
+            if name in RECTIFIERS and _is_float(output):
+                with torch.no_grad():
+                    self._look_at_units(self._name("relu", self.dead), output.detach())
+            elif name in SQUASHERS and _is_float(output):
+                kind = SQUASHERS[name]
+                self._last = self._name(kind, self.saturated)
+                with torch.no_grad():
+                    values = output.detach().float()
+                    beyond = (values >= BEYOND[kind]) | (
+                        values <= (-BEYOND[kind] if kind == "tanh" else 1 - BEYOND[kind])
+                    )
+                    self.saturated[self._last] = float(beyond.float().mean())
+            elif name in DROPOUTS:
+                p = float((kwargs or {}).get("p", args[1] if len(args) > 1 else 0.5))
+                training = (kwargs or {}).get("training", args[2] if len(args) > 2 else True)
+                if training and p > self.dropout[1]:
+                    self.dropout = (self._names[-1] if self._names else name, p)
+            elif name in WEIGHTING and args and isinstance(args[0], Tensor):
+                self._last = None
+                if self.first is None and len(args) > 1 and isinstance(args[1], nn.Parameter):
+                    self._look_at_input(self._names[-1] if self._names else name, args[0])
+        return output
+
+    # ---- looking
+
+    def _name(self, kind: str, known: Mapping[str, Any]) -> str:
+        base = self._names[-1] if self._names else kind
+        name, number = base, 1
+        while name in known:
+            number += 1
+            name = f"{base}#{number}"
+        return name
+
+    def _look_at_units(self, name: str, output: Tensor) -> None:
+        if output.ndim < 2 or not output.numel():
+            return
+        channel = 1 if output.ndim in (4, 5) or (output.ndim == 3 and self._conv) else output.ndim - 1
+        others = [dim for dim in range(output.ndim) if dim != channel]
+        self.dead[name] = ((output > 0).float().mean(others), output.numel() // max(output.shape[channel], 1))
+
+    def _look_at_input(self, name: str, values: Tensor, layer: nn.Module | None = None) -> None:
+        if isinstance(layer, LOOKUPS) or not values.is_floating_point():
+            self.first = InputFacts(name, "indices")
+            return
+        with torch.no_grad():
+            self.first = facts(name, values, isinstance(layer, NORMS))
+
+
+def facts(name: str, values: Tensor, normalised: bool = False) -> InputFacts:
+    """What there is to say of a batch of inputs `(N, ...)`, of any float dtype."""
+    values = values.detach().float()
+    found = InputFacts(name, "normalised" if normalised else "values")
+    if not values.numel():
+        return found
+    finite = values.isfinite()
+    if not finite.all():
+        if values.ndim > 1:
+            columns = finite.movedim(1, -1).reshape(-1, values.shape[1]).all(0)
+            found.bad_columns = (~columns).nonzero().flatten()[:10].tolist()
+        values = values[finite]
+        if values.numel():
+            found.mean, found.std = float(values.mean()), float(values.std(correction=0))
+        return found
+    found.mean, found.std = float(values.mean()), float(values.std(correction=0))
+    found.low, found.high = map(float, values.aminmax())
+    found.constant = len(values) > 1 and bool((values == values[:1]).all())
+    if values.ndim == 2 and len(values) > 1:
+        found.column_std = float(values.std(0, correction=0).max())
+    return found
+
+
+def _is_float(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.is_floating_point() and output.numel() > 0
+
+
+# ---- losses
+
+
+def _loss_call(name: str, output: Tensor, args: Any, kwargs: dict[str, Any]) -> LossCall | None:
+    given = args[0] if args else kwargs.get("input")
+    target = args[1] if len(args) > 1 else kwargs.get("target")
+    if not isinstance(given, Tensor) or not isinstance(target, Tensor) or not given.numel() or not target.numel():
+        return None
+    given, target = given.detach().float(), target.detach()
+    call = LossCall(name, math.nan, 0, shape=tuple(given.shape))
+    if name in ("cross_entropy", "nll_loss"):
+        weight = kwargs.get("weight", args[2] if len(args) > 2 else None)
+        call.weight = weight.detach().float().tolist() if isinstance(weight, Tensor) else []
+    elif isinstance(weight := kwargs.get("pos_weight"), Tensor) and weight.numel() == 1:
+        call.weight = [1.0, float(weight)]
+    LOSSES[name](call, given, target, kwargs)
+    output = output.detach().float()
+    reduction = kwargs.get("reduction", "mean")
+    call.value = float(output.sum() / max(call.count, 1) if reduction == "sum" else output.mean())
+    return call
+
+
+def _classes(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any]) -> None:
+    k = given.shape[1] if given.ndim > 1 else given.shape[0]
+    logits = given.movedim(1, -1).reshape(-1, k) if given.ndim > 1 else given.view(1, k)
+    call.smoothing = float(kwargs.get("label_smoothing", 0.0))
+    if target.is_floating_point():  # a probability of each class
+        labels = target.movedim(1, -1).reshape(-1, k) if target.ndim > 1 else target.view(1, k)
+        counts, known = labels.sum(0), labels.argmax(1)
+    else:
+        known = target.reshape(-1)
+        valid = known != kwargs.get("ignore_index", -100)
+        logits, known = logits[valid], known[valid]
+        counts = torch.bincount(known, minlength=k)
+    call.count = len(known)
+    rights = torch.bincount(known[logits.argmax(1) == known], minlength=k)
+    call.classes, call.rights = counts.tolist(), rights.tolist()
+    if len(logits) and k > 1:
+        sums = logits.sum(1)
+        between = bool(((logits >= 0) & (logits <= 1)).all()) and bool(((sums - 1).abs() < 1e-3).all())
+        # outputs that are all equal are the start of many a network
+        call.probabilities = between and bool(logits.std() > 1e-6)
+
+
+def _two(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any]) -> None:
+    labels = target.float().reshape(-1)
+    logits = given.reshape(-1)
+    call.count = len(labels)
+    threshold = 0.5 if call.name == "binary_cross_entropy" else 0.0
+    right = (logits > threshold) == (labels > 0.5)
+    ones = float((labels > 0.5).sum())
+    call.classes = [len(labels) - ones, ones]
+    call.rights = [float((right & (labels <= 0.5)).sum()), float((right & (labels > 0.5)).sum())]
+    if call.name == "binary_cross_entropy_with_logits" and len(logits) > 1:
+        call.probabilities = bool(((logits >= 0) & (logits <= 1)).all()) and bool(logits.std() > 1e-6)
+
+
+def _numbers(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any]) -> None:
+    values = target.double()
+    call.count = target.numel()
+    call.moments = (float(values.sum()), float(values.square().sum()))
+
+
+LOSSES: dict[str, Callable[[LossCall, Tensor, Tensor, dict[str, Any]], None]] = {
+    "cross_entropy": _classes,
+    "nll_loss": _classes,
+    "binary_cross_entropy_with_logits": _two,
+    "binary_cross_entropy": _two,
+    "mse_loss": _numbers,
+    "l1_loss": _numbers,
+    "smooth_l1_loss": _numbers,
+    "huber_loss": _numbers,
+}

@@ -1,0 +1,77 @@
+"""What is changed, and to which value."""
+
+import pytest
+
+from callbacks.doctor.remedies import Keys, nice
+
+CONFIG = {
+    "optimizer.class_path": "torch.optim.Adam",
+    "optimizer.lr": 1.0,
+    "optimizer.weight_decay": 0.0,
+    "lr_scheduler": None,
+    "model.class_path": "modules.Classifier",
+    "model.net.dropout": 0.0,
+    "model.net.activation": "relu",
+    "model.net.act_layer": "torch.nn.Tanh",
+    "model.net.norm": "none",
+    "data.shuffle": False,
+    "data.num_workers": 0,
+    "trainer.gradient_clip_val": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.00021, 0.0002), (0.0042, 0.005), (7.9, 10.0), (1.0, 1.0), (3e-8, 3e-8)]
+)
+def test_numbers_of_one_digit(value: float, expected: float) -> None:
+    assert nice(value) == pytest.approx(expected)
+
+
+def test_the_learning_rate_moves_at_least_by_three() -> None:
+    keys = Keys(CONFIG)
+    assert keys.set_rate(0.9, lower=True) == ["--optimizer.lr 0.3"]
+    assert keys.set_rate(1e-4, lower=True) == ["--optimizer.lr 0.0001"]
+    assert keys.set_rate(1.1, lower=False) == ["--optimizer.lr 3.0"]
+
+
+def test_the_key_that_counts() -> None:
+    assert Keys(CONFIG | {"lr_scheduler.max_lr": 0.1}).rate() == ("lr_scheduler.max_lr", 0.1)
+    own = {"model.class_path": "other.Module", "model.learning_rate": 0.5, "model.lr_decay": 0.9}
+    assert Keys(own).set_rate(0.01, lower=True) == ["--model.learning_rate 0.01"]
+    assert Keys({"model.width": 3}).rate() is None
+    assert Keys({"model.width": 3}).set_rate(0.01, lower=True) == []
+
+
+def test_switches_names_and_numbers_that_are_there() -> None:
+    keys = Keys(CONFIG)
+    assert keys.switch("shuffle", True, ("data",)) == ["--data.shuffle true"]
+    assert keys.switch("shuffle", False, ("data",)) == []
+    assert keys.number("drop", lambda v: 0.3) == ["--model.net.dropout 0.3"]
+    assert keys.choice("act", "relu", ("GELU", "leaky_relu"), ("model",)) == ["--model.net.activation gelu"]
+    assert keys.choice("act", "tanh", ("ReLU",), ("model",)) == ["--model.net.act_layer torch.nn.ReLU"]
+    assert keys.choice("norm", "none", ("batch",)) == ["--model.net.norm batch"]
+    assert keys.clip() == ["--trainer.gradient_clip_val 1.0"]
+    assert Keys({}).clip() == []
+
+
+def test_a_name_that_the_class_does_not_know_is_not_advised() -> None:
+    keys = Keys(CONFIG, accepts=lambda override: "gelu" not in override)
+    assert keys.choice("activation", "relu", ("GELU", "leaky_relu"), ("model",)) == [
+        "--model.net.activation leaky_relu"
+    ]
+
+
+def test_steps_of_the_usual_size() -> None:
+    adam = Keys(CONFIG)
+    sgd = Keys(CONFIG | {"optimizer.class_path": "torch.optim.SGD", "optimizer.momentum": 0.9})
+    # a rate of 1 changes the weights by 20 times their size
+    assert adam.usual_rate(20.0) == pytest.approx(0.001)
+    assert sgd.usual_rate(20.0) == pytest.approx(0.0001)
+
+
+def test_values_at_the_start_only_where_they_are_far_off() -> None:
+    odd = Keys({"model.net.init_scale": 20.0, "model.net.init_std": 0.0, "model.net.bias_init": -6.0})
+    assert odd.start_values() == ["--model.net.init_scale 1.0", "--model.net.bias_init 0.0"]
+    assert (
+        Keys({"model.net.init_scale": 0.7, "model.net.init_std": 0.1, "model.net.bias_init": 0.1}).start_values() == []
+    )
