@@ -18,7 +18,7 @@ from lightning.pytorch import Trainer
 
 from runs import Run
 from runs import report as report_page
-from scripts import compare, fit, predict, report, test, validate
+from scripts import compare, doctor, fit, predict, report, test, validate
 from scripts.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +29,7 @@ COMMANDS = {
     "predict": predict.predict,
     "report": report.report,
     "compare": compare.compare,
+    "doctor": doctor.doctor,
 }
 CNN = str(ROOT / "configs" / "cnn.yaml")
 # a run of one second: a small network, two epochs
