@@ -1,4 +1,4 @@
-"""What the monitor costs: the same training with and without it, in turn.
+"""What the monitor and the doctor cost: the same training with both, and without each of them, in turn.
 
 usage: python benchmarks/monitoring.py [--rounds 7] [--key value …]
 
@@ -29,6 +29,7 @@ MLP = [
     "--model.net.depth=1",
     *(f"--data.augment.{key}=0" for key in ("shift", "rotate", "scale")),
 ]
+OFF = {"monitor": ["--monitor.every_n_steps=0"], "doctor": ["--doctor.enabled=false"]}
 CASES = {"cnn.yaml": (CNN, 30, 0.02), "tiny MLP": (MLP, 60, 0.05)}
 
 
@@ -48,17 +49,20 @@ def main() -> None:
     quiet()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        print(f"{'':12}{'with ms':>10}{'without ms':>12}{'cost':>8}{'at most':>9}")
+        print(f"{'':12}{'':9}{'with ms':>10}{'without ms':>12}{'cost':>8}{'at most':>9}")
         for name, (args, epochs, most) in CASES.items():
-            on, off = [*args, *more], [*args, *more, "--monitor.every_n_steps=0"]
-            step_ms(on, 2)  # warms up
+            step_ms([*args, *more], 2)  # warms up
+            ways = [[], *OFF.values()]
             rows = []
-            for number in range(given.rounds):  # in alternating order: what comes second is warmer
-                pair = [step_ms(which, epochs) for which in ((on, off) if number % 2 else (off, on))]
-                rows.append(pair if number % 2 else pair[::-1])
-            cost = statistics.median(a / b - 1 for a, b in rows)
-            a, b = (statistics.median(column) for column in zip(*rows, strict=True))
-            print(f"{name:12}{a:10.3f}{b:12.3f}{cost:8.1%}{most:9.0%}")
+            for number in range(given.rounds):  # in another order each time: what comes later is warmer
+                order = [(place + number) % len(ways) for place in range(len(ways))]
+                times = {which: step_ms([*args, *more, *ways[which]], epochs) for which in order}
+                rows.append([times[which] for which in range(len(ways))])
+            for place, what in enumerate(OFF, 1):
+                cost = statistics.median(row[0] / row[place] - 1 for row in rows)
+                a, b = (statistics.median(row[which] for row in rows) for which in (0, place))
+                limit = f"{most:9.0%}" if what == "monitor" else ""
+                print(f"{name:12}{what:9}{a:10.3f}{b:12.3f}{cost:8.1%}{limit}")
 
 
 if __name__ == "__main__":
