@@ -122,6 +122,8 @@ class ClassImbalance(Diagnosis):
         last = history.evaluations[-3:]
         if len(last) < 3 or not history.after(0.25, 60) or len(counts) < 2 or history.call is None:
             return None
+        if history.call.count > history.batch_size > 0:  # tokens or pixels: that some of them are rare is their nature
+            return None
         most = max(counts)
         rare = [k for k, n in enumerate(counts) if n * limits.imbalance < most]
         if not rare or any(len(found.val_classes) != len(counts) for found in last):

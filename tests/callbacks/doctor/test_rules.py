@@ -125,16 +125,18 @@ def test_labels_in_order() -> None:
 
 
 def test_rare_classes() -> None:
-    def imbalanced(recall: float, counts: list[float]) -> History:
+    def imbalanced(recall: float, counts: list[float], batch_size: int = 31) -> History:
         history = healthy(steps=300)
         history.classes = counts
         for evaluation in history.evaluations:
             evaluation.val_classes, evaluation.val_rights = [100.0, 6.0], [98.0, 6 * recall]
         history.calls = [(step, call(0.1, 0.95, [30.0, 1.0])) for step, _ in history.calls]
+        history.batch_size = batch_size
         return history
 
     assert "class_imbalance" in found(imbalanced(0.2, [3000.0, 100.0]))
     assert "class_imbalance" not in found(imbalanced(0.9, [3000.0, 100.0]))  # harmless
+    assert "class_imbalance" not in found(imbalanced(0.2, [3000.0, 100.0], batch_size=4))  # tokens of a text
     assert "class_imbalance" not in found(imbalanced(0.2, [3000.0, 700.0]))  # mild
 
 
