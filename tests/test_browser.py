@@ -290,7 +290,9 @@ def test_tensorboard_shows_the_scalars(browser: Any, tensorboard: str, logs: Pat
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", tall)
     values = Run(logs / "cnn" / "version_0").summary["val"]  # the best epoch is the last one
     last = [f"{value:.4f}".rstrip("0") for value in values.values()]
-    wait_for_texts(browser, "train /loss", "train /acc", "val /loss", "val /acc", *last)
+    text = wait_for_texts(browser, "train /loss", "train /acc", "val /loss", "val /acc", *last)
+    assert "No dashboards are active" not in text
+    assert all(value in text for value in last)
 
 
 def test_tensorboard_shows_hyper_parameters_with_the_best_metrics(browser: Any, tensorboard: str, logs: Path) -> None:
@@ -305,4 +307,5 @@ def test_tensorboard_shows_hyper_parameters_with_the_best_metrics(browser: Any, 
 
 def test_tensorboard_shows_what_the_doctor_found(browser: Any, tensorboard: str) -> None:
     open_tab(browser, f"{tensorboard}/#text")
-    wait_for_texts(browser, "doctor", FINDING["title"], FINDING["evidence"])
+    text = wait_for_texts(browser, "doctor", FINDING["title"], FINDING["evidence"])
+    assert text.index(FINDING["title"]) < text.index(FINDING["evidence"])

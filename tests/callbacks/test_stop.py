@@ -222,7 +222,10 @@ def test_a_process_that_does_not_end_is_not_waited_for_for_ever() -> None:
 
 
 def test_alone_there_is_nobody_to_wait_for() -> None:
-    Stop().wait(0)
+    stop, started = Stop(), time.monotonic()
+    assert stop.children() == []
+    stop.wait(30)
+    assert time.monotonic() - started < 5
 
 
 # ---- several processes
