@@ -92,6 +92,11 @@ class Diagnosis(ABC):
     needs: ClassVar[tuple[str, ...]] = ("losses",)
     hopeless: ClassVar[bool] = False
 
+    @property
+    def of_validations(self) -> bool:
+        """Whether it rests on validations, so that there is nothing new between them."""
+        return bool({"evaluations", "compared"} & set(self.needs))
+
     @abstractmethod
     def examine(self, history: History, limits: Thresholds) -> Evidence | None:
         """The evidence, when it is sure; None otherwise, or where too little can be seen."""

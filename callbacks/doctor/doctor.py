@@ -159,6 +159,7 @@ class Doctor(Watch):
         self.repairs: list[dict[str, Any]] = []
         self.keys = Keys({})
         self._failed: set[str] = set()
+        self._asked = 0  # the last step after which all was examined that does not rest on validations
 
     @property
     def checked(self) -> list[str]:
@@ -200,12 +201,18 @@ class Doctor(Watch):
         step = self.history.step
         every = 5 if step <= 100 else 20 if step <= 300 else 100
         if step > before and (step % every == 0 or step in (3, 12)):
-            self.examine(trainer)
+            self._asked = step
+            self.examine(trainer, [diagnosis for diagnosis in self.diagnoses if not diagnosis.of_validations])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.examine(trainer)
+            # what was asked a few steps ago has no other answer now
+            lately = self.history.step - self._asked < 50
+            asked = (
+                [d for d in self.diagnoses if d.of_validations or d.name == OverRegularised.name] if lately else None
+            )
+            self.examine(trainer, asked)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._leave()
@@ -237,9 +244,12 @@ class Doctor(Watch):
 
     # ---- what
 
-    def examine(self, trainer: Trainer, alone: bool = False) -> None:
-        """Look for every problem that was not found yet; called in all processes, unless this one is `alone`."""
-        new = self._look(trainer) if trainer.is_global_zero else []
+    def examine(self, trainer: Trainer, asked: Sequence[Diagnosis] | None = None, alone: bool = False) -> None:
+        """Look for the problems that were not found yet, all or those that are asked for.
+
+        Called in all processes, unless this one is `alone`.
+        """
+        new = self._look(trainer, self.diagnoses if asked is None else asked) if trainer.is_global_zero else []
         if trainer.world_size > 1 and not alone:
             _, anything = agree(trainer, 0, bool(new))
             if not anything:
@@ -249,11 +259,11 @@ class Doctor(Watch):
         for finding in new:
             self._take(trainer, finding)
 
-    def _look(self, trainer: Trainer) -> list[Finding]:
+    def _look(self, trainer: Trainer, asked: Sequence[Diagnosis]) -> list[Finding]:
         found: list[Finding] = []
         known = {finding.name for finding in self.findings}
         self.history.begin()
-        for diagnosis in self.diagnoses:
+        for diagnosis in asked:
             if diagnosis.name in known or diagnosis.name in self._failed:
                 continue
             try:

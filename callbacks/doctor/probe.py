@@ -83,6 +83,10 @@ class Probe(TorchFunctionMode):
     It reads values and changes none, and takes no random number. What happens inside of compiled modules and of fused
     kernels (an LSTM's gates) it does not see.
 
+    Args:
+        layers: Whether to look at layers.
+        early: Whether to see if the loss was given probabilities, which does not change as a network is trained.
+
     Attributes:
         calls: Of loss functions.
         first: What the first layer was given.
@@ -96,9 +100,9 @@ class Probe(TorchFunctionMode):
         largest: The largest absolute value of the inputs of the first layer.
     """
 
-    def __init__(self, layers: bool = False) -> None:
+    def __init__(self, layers: bool = False, early: bool = True) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers, self.early = layers, early
         self.calls: list[LossCall] = []
         self.first: InputFacts | None = None
         self.dead: dict[str, tuple[Tensor, int]] = {}
@@ -168,7 +172,7 @@ class Probe(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in LOSSES and isinstance(output, Tensor):
             with torch.no_grad():
-                call = _loss_call(name, output, args, kwargs or {})
+                call = _loss_call(name, output, args, kwargs or {}, self.early)
             if call is not None:
                 if all(call.count > other.count for other in self.calls):
                     target = args[1] if len(args) > 1 else kwargs["target"]
@@ -256,7 +260,7 @@ def _is_float(output: Any) -> bool:
 # ---- losses
 
 
-def _loss_call(name: str, output: Tensor, args: Any, kwargs: dict[str, Any]) -> LossCall | None:
+def _loss_call(name: str, output: Tensor, args: Any, kwargs: dict[str, Any], early: bool) -> LossCall | None:
     given = args[0] if args else kwargs.get("input")
     target = args[1] if len(args) > 1 else kwargs.get("target")
     if not isinstance(given, Tensor) or not isinstance(target, Tensor) or not given.numel() or not target.numel():
@@ -268,14 +272,14 @@ def _loss_call(name: str, output: Tensor, args: Any, kwargs: dict[str, Any]) -> 
         call.weight = weight.detach().float().tolist() if isinstance(weight, Tensor) else []
     elif isinstance(weight := kwargs.get("pos_weight"), Tensor) and weight.numel() == 1:
         call.weight = [1.0, float(weight)]
-    LOSSES[name](call, given, target, kwargs)
+    LOSSES[name](call, given, target, kwargs, early)
     output = output.detach().float()
     reduction = kwargs.get("reduction", "mean")
     call.value = float(output.sum() / max(call.count, 1) if reduction == "sum" else output.mean())
     return call
 
 
-def _classes(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any]) -> None:
+def _classes(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any], early: bool) -> None:
     k = given.shape[1] if given.ndim > 1 else given.shape[0]
     logits = given.movedim(1, -1).reshape(-1, k) if given.ndim > 1 else given.view(1, k)
     call.smoothing = float(kwargs.get("label_smoothing", 0.0))
@@ -290,14 +294,14 @@ def _classes(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, An
     call.count = len(known)
     rights = torch.bincount(known[logits.argmax(1) == known], minlength=k)
     call.classes, call.rights = counts.tolist(), rights.tolist()
-    if len(logits) and k > 1:
+    if early and len(logits) and k > 1:
         sums = logits.sum(1)
         between = bool(((logits >= 0) & (logits <= 1)).all()) and bool(((sums - 1).abs() < 1e-3).all())
         # outputs that are all equal are the start of many a network
         call.probabilities = between and bool(logits.std() > 1e-6)
 
 
-def _two(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any]) -> None:
+def _two(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any], early: bool) -> None:
     labels = target.float().reshape(-1)
     logits = given.reshape(-1)
     call.count = len(labels)
@@ -310,13 +314,13 @@ def _two(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any]) 
         call.probabilities = bool(((logits >= 0) & (logits <= 1)).all()) and bool(logits.std() > 1e-6)
 
 
-def _numbers(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any]) -> None:
+def _numbers(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any], early: bool) -> None:
     values = target.double()
     call.count = target.numel()
     call.moments = (float(values.sum()), float(values.square().sum()))
 
 
-LOSSES: dict[str, Callable[[LossCall, Tensor, Tensor, dict[str, Any]], None]] = {
+LOSSES: dict[str, Callable[[LossCall, Tensor, Tensor, dict[str, Any], bool], None]] = {
     "cross_entropy": _classes,
     "nll_loss": _classes,
     "binary_cross_entropy_with_logits": _two,

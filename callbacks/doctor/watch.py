@@ -27,7 +27,7 @@ MOVED_AFTER = (10, 25, 75)  # steps after which parameters are looked at again
 class Watch(Callback):
     """Keeps a run's `History` up to date.
 
-    Of every step it notes the loss and the time; of the first hundred and then of every fifth the norm of the
+    Of every step it notes the loss and the time; of the first hundred and then of every tenth the norm of the
     gradients; of the first twenty, then of every fifth and after a hundred of every tenth, what the loss function was
     given; of ten of the first hundred, then of ten more of the run, or of every hundredth, updates, units, saturation.
 
@@ -112,7 +112,7 @@ class Watch(Callback):
         )
         self._hear("on_train_batch_start", self._called(step) or (self._last and self._visible))
         self._hear("on_before_backward", False)
-        self._hear("on_before_optimizer_step", step <= DENSE or step % EVERY == 0 or self._close(step))
+        self._hear("on_before_optimizer_step", step <= DENSE or self._regular(step) or self._close(step))
 
     def _hear(self, hook: str, wanted: bool) -> None:
         if wanted:
@@ -124,7 +124,8 @@ class Watch(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._leave()
-        self._probe = Probe(layers=self._close(_step(trainer)))
+        step = _step(trainer)
+        self._probe = Probe(self._close(step), early=step <= EARLY)
         self._probe.watch(pl_module)
         self._hear("on_before_backward", True)
 
@@ -297,7 +298,7 @@ class Watch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if dataloader_idx == 0:
-            self._probe = Probe()
+            self._probe = Probe(early=False)
             self._probe.watch(pl_module)
 
     def on_validation_batch_end(
