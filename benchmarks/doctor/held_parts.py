@@ -305,7 +305,30 @@ class Samples(Dataset):
         return self.x[i], self.y[i]
 
 
-class Sets(LightningDataModule):
+class Loaders(LightningDataModule):
+    """The loaders of a set whose parts are `train_set` and `val_set`, with the faults that a loader can have."""
+
+    o: Any
+    train_set: Any
+    val_set: Any
+
+    def train_dataloader(self) -> DataLoader:
+        o = self.o
+        return DataLoader(
+            self.train_set, o.batch_size, shuffle=o.shuffle and o.fault != "sorted", num_workers=o.num_workers,
+            drop_last=True, persistent_workers=o.num_workers > 0, collate_fn=self._collate,
+        )  # fmt: skip
+
+    def _collate(self, samples: list[Any]) -> Any:
+        if self.o.fault == "slow_batch":
+            time.sleep(self.o.severity)
+        return default_collate(samples)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.val_set, 200)
+
+
+class Sets(Loaders):
     """A small set with at most one fault.
 
     Args:
@@ -447,21 +470,6 @@ class Sets(LightningDataModule):
             every = int(o.severity)
             parts[0][every::every] *= 3000
         return parts
-
-    def train_dataloader(self) -> DataLoader:
-        o = self.o
-        return DataLoader(
-            self.train_set, o.batch_size, shuffle=o.shuffle and o.fault != "sorted", num_workers=o.num_workers,
-            drop_last=True, persistent_workers=o.num_workers > 0, collate_fn=self._collate,
-        )  # fmt: skip
-
-    def _collate(self, samples: list[Any]) -> Any:
-        if self.o.fault == "slow_batch":
-            time.sleep(self.o.severity)
-        return default_collate(samples)
-
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.val_set, 200)
 
 
 def _busy(rounds: int) -> None:

@@ -4,19 +4,17 @@ Sequence models, deeper convolutional networks and tables that the other two set
 """
 
 import math
-import time
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningModule
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, default_collate
 
-from benchmarks.doctor.held_parts import Samples, _busy
+from benchmarks.doctor.held_parts import Loaders, Samples, _busy
 
 Kind = Literal["mlp", "cnn", "resnet", "conv1d", "lstm", "gru", "bigru", "encoder"]
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "linear"]
@@ -266,7 +264,7 @@ Wrong = Literal[
 ]  # fmt: skip
 
 
-class Assorted(LightningDataModule):
+class Assorted(Loaders):
     """A small set with at most one fault.
 
     Args:
@@ -385,21 +383,6 @@ class Assorted(LightningDataModule):
         elif o.fault == "val_inverted":
             parts[1] = -parts[1]
         return parts
-
-    def train_dataloader(self) -> DataLoader:
-        o = self.o
-        return DataLoader(
-            self.train_set, o.batch_size, shuffle=o.shuffle and o.fault != "sorted", num_workers=o.num_workers,
-            drop_last=True, persistent_workers=o.num_workers > 0, collate_fn=self._collate,
-        )  # fmt: skip
-
-    def _collate(self, samples: list[Any]) -> Any:
-        if self.o.fault == "slow_batch":
-            time.sleep(self.o.severity)
-        return default_collate(samples)
-
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.val_set, 200)
 
 
 def _patches(samples: int, rng: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,21 @@ from typing import ClassVar
 from callbacks.doctor.history import History
 from callbacks.doctor.remedies import Keys
 
+# after these nothing that a network does is to be wondered at
+BROKEN = ("inputs_not_normalised", "softmax_before_cross_entropy", "data_in_label_order", "bad_initialisation")
+# after any of these a network may stand still
+STILL = (
+    *BROKEN,
+    "nan_or_inf",
+    "exploding_gradients",
+    "learning_rate_too_high",
+    "dead_relus",
+    "saturation",
+    "vanishing_gradients",
+    "parameters_never_move",
+    "over_regularised",
+)
+
 
 @dataclass(frozen=True)
 class Thresholds:

@@ -22,16 +22,7 @@ from callbacks.doctor.data import (
     TrainValMismatch,
 )
 from callbacks.doctor.diagnosis import Diagnosis, Evidence, Thresholds
-from callbacks.doctor.fit import (
-    ExplodingGradients,
-    LearningRateTooHigh,
-    LearningRateTooLow,
-    NotFinite,
-    NotLearning,
-    Overfitting,
-    OverRegularised,
-    Underfitting,
-)
+from callbacks.doctor.fit import NotLearning, Overfitting, OverRegularised, Underfitting
 from callbacks.doctor.history import History
 from callbacks.doctor.network import (
     BadInitialisation,
@@ -44,6 +35,7 @@ from callbacks.doctor.network import (
 )
 from callbacks.doctor.probe import facts
 from callbacks.doctor.remedies import Keys
+from callbacks.doctor.steps import ExplodingGradients, LearningRateTooHigh, LearningRateTooLow, NotFinite
 from callbacks.doctor.watch import Watch
 from callbacks.nonfinite import NonFiniteError
 from callbacks.stop import agree

@@ -19,7 +19,7 @@ from benchmarks.doctor import cases
 from benchmarks.doctor.run import arguments, run
 from callbacks import Doctor
 from callbacks.doctor import DIAGNOSES, Thresholds
-from callbacks.doctor.fit import LearningRateTooHigh
+from callbacks.doctor.steps import LearningRateTooHigh
 from scripts.fitting import FitCLI
 from tests.conftest import ROOT, SMALL, Command, Result
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.doctor.fit import NotFinite
 from callbacks.doctor.history import History
+from callbacks.doctor.steps import NotFinite
 from runs import Run
 from runs.errors import UserError
 from runs.events import Curve, read_log
