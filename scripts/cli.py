@@ -123,14 +123,17 @@ class CLI(LightningCLI):
         for key in fact_keys():  # those that the config states stay in it, those that the data fill in do not
             *path, name = key.split(".")
             stated = key in config and config[key] is not None
-            node = dumped
+            node: Any = dumped
             for part in path:
                 if stated and not node.get(part):
                     node[part] = {}
                 node = node.get(part) or {}
-            node.pop(name, None)
-            if stated:
-                node[name] = json.loads(json.dumps(plain(config[key])))  # tuples as lists
+                if not isinstance(node, dict):  # a foreign class has a key of this name, and it is a value
+                    break
+            else:
+                node.pop(name, None)
+                if stated:
+                    node[name] = json.loads(json.dumps(plain(config[key])))  # tuples as lists
         dumped.pop("config", None)
         return dumped
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import CNN, Command
@@ -46,6 +47,13 @@ def test_a_module_keeps_its_own_optimizer_and_metrics(command: Command, foreign:
     summary = json.loads((RUN / "summary.json").read_text())
     assert set(summary["test"]) == {"test_mse"}
     assert {"mse", "valid_mse"} <= set(EventAccumulator(str(RUN)).Reload().Tags()["scalars"])
+
+
+def test_a_module_may_name_a_word_as_this_project_names_a_network(command: Command, foreign: str) -> None:
+    model = ["--model", f"{foreign}.Named", "--data", f"{BORING}.BoringDataModule"]
+    result = command("fit", *model, "--model.net", "large", *QUICK)
+    assert (result.status, result.err) == (0, "")
+    assert yaml.safe_load((RUN / "config.yaml").read_text())["model"]["init_args"] == {"net": "large"}
 
 
 def test_a_foreign_metric_can_be_monitored(command: Command, foreign: str) -> None:
