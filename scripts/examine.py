@@ -223,8 +223,8 @@ def first_steps(history: History, keys: Keys) -> list[Check]:
         shown = f"{first.low:.3g} to {first.high:.3g}, mean {first.mean:.3g}, standard deviation {first.std:.3g}"
         kinds = {"indices": "whole numbers, for an embedding", "normalised": f"{first.layer} normalises them"}
         checks.append(Check("inputs", kinds.get(first.kind, shown)))
-    if call is not None and call.classes:
-        k = len(call.classes)
+    if call is not None and call.k:
+        k = call.k
         expected = f"ln {k} is {math.log(k):.3f}" if k > 1 else "of one class"
         checks.append(Check("first loss", f"{call.value:.3f}, {expected}"))
     elif history.losses:
@@ -282,7 +282,7 @@ def _is_learnt(history: History, share: float) -> bool:
     call, start, end = history.call, history.losses[0][1] if history.losses else math.nan, history.recent(5)
     if not math.isfinite(end) or not math.isfinite(start):
         return False
-    if call is not None and call.classes:
+    if call is not None and call.k:
         floor = _floor(call)
         return end - floor < share * max(start - floor, 0.4) or (share > 0.3 and (call.accuracy or 0.0) > 0.95)
     if call is not None and start > 0:  # where all targets are equal there is no chance to compare with
@@ -292,7 +292,7 @@ def _is_learnt(history: History, share: float) -> bool:
 
 def _floor(call: LossCall) -> float:
     """The lowest loss there is, with smoothed labels: the entropy of a target."""
-    one = [1.0] + [0.0] * (len(call.classes) - 1)
+    one = [1.0] + [0.0] * (call.k - 1)
     plain = LossCall(call.name, 0.0, 1, smoothing=call.smoothing)
     return constant_loss(plain, one) if call.smoothing else 0.0
 
@@ -326,7 +326,7 @@ def look(loader: Any, call: LossCall | None) -> Seen:
     """
     if type(loader) is DataLoader:
         loader = with_workers(loader, 0)
-    seen, classes = Seen(), len(call.classes) if call is not None else 0
+    seen, classes = Seen(), call.k if call is not None else 0
     end = time.perf_counter() + LOOKING
     for batch in loader:
         inputs, labels = inputs_and_labels(batch, classes)

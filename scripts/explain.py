@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from callbacks.doctor import DIAGNOSES, Finding, History, Thresholds
@@ -127,9 +128,8 @@ def history_of(run: Run) -> History:
     for step, loss in _points(steps):
         history.add_loss(step, loss)
         if classes and math.isfinite(loss):
-            history.add_call(
-                step, LossCall("cross_entropy", loss, sum(map(int, classes)), classes, [0.0] * len(classes))
-            )
+            counts = np.asarray(classes)
+            history.add_call(step, LossCall("cross_entropy", loss, int(counts.sum()), k=len(counts), counts=counts))
     history.calls = history.calls[:400] + history.calls[400:][-400:]
     history.norms = _points(log.curves.get("grad_norm/all"))
     history.rates = next((_points(curve) for name, curve in log.curves.items() if name.startswith("lr")), [])

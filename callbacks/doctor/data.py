@@ -56,7 +56,7 @@ class LabelOrder(Diagnosis):
 
     name = "data_in_label_order"
     title = "the training data come in the order of their labels"
-    needs = ("classes",)
+    needs = ("classified",)
     advice = "shuffle the training data: shuffle=True in the DataLoader of train_dataloader"
 
     def examine(self, history: History, limits: Thresholds) -> Evidence | None:
@@ -102,7 +102,7 @@ class ClassImbalance(Diagnosis):
 
     name = "class_imbalance"
     title = "rare classes are not recognised"
-    needs = ("classes", "evaluations")
+    needs = ("classified", "evaluations")
     advice = "weight the classes in the loss, or draw rare ones more often"
     causes = (
         "data_in_label_order",
@@ -203,7 +203,7 @@ class TrainValMismatch(Diagnosis):
 
     name = "train_val_mismatch"
     title = "training and validation data do not match"
-    needs = ("classes", "evaluations")
+    needs = ("classified", "evaluations")
     advice = (
         "compare a validation batch with a training batch: inputs, normalisation and labels; "
         "inputs/stored in TensorBoard shows them"

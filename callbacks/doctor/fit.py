@@ -60,7 +60,7 @@ class Underfitting(Diagnosis):
 
     name = "underfitting"
     title = "the network underfits"
-    needs = ("classes", "evaluations")
+    needs = ("classified", "evaluations")
     advice = "use a larger network, train longer, or regularise less"
     causes = (*STILL, "learning_rate_too_low", "not_learning", "train_eval_mismatch")
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from callbacks.doctor.probe import InputFacts, LossCall
 
 FIRST, LAST = 400, 2000  # of the losses of a long run the first and the last ones are kept
 POINTS = 400  # of other numbers
+BY_CLASS = 64  # calls of which the classes are kept one by one
 LOOKS = 50  # of what holds numbers of every layer
 SERIES = ("losses", "norms", "rates", "largest")
 
@@ -120,7 +122,7 @@ class History:
     losses: list[tuple[int, float]] = field(default_factory=list)
     norms: list[tuple[int, float]] = field(default_factory=list)
     calls: list[tuple[int, LossCall]] = field(default_factory=list)
-    classes: list[float] = field(default_factory=list)
+    classes: np.ndarray = field(default_factory=lambda: np.zeros(0))
     moments: tuple[float, float, float] = (0.0, 0.0, 0.0)
     rates: list[tuple[int, float]] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
@@ -153,11 +155,17 @@ class History:
 
     def add_call(self, step: int, call: LossCall) -> None:
         """Note what the loss function was given in a step."""
+        if self.calls:
+            last = self.calls[-1][1]
+            if last.weight:  # those of the newest do
+                last.weight = []
+                vars(last).pop("_text", None)
         self.calls.append((step, call))
-        if len(self.classes) != len(call.classes):
-            self.classes = list(call.classes)
-        else:
-            self.classes = [a + b for a, b in zip(self.classes, call.classes, strict=True)]
+        if call.counts is not None:
+            known = self.classes if len(self.classes) == call.k else np.zeros(call.k)
+            self.classes, call.counts = known + call.counts, None
+        if len(self.calls) > BY_CLASS:
+            call.classes, call.rights = [], []
         count, total, squares = self.moments
         self.moments = (count + call.count, total + call.moments[0], squares + call.moments[1])
 
@@ -238,16 +246,16 @@ class History:
     def scale(self) -> float:
         """The loss of a classifier that knows nothing, all classes alike; or else of the first steps."""
         call = self.call
-        if call is not None and call.classes:
-            return max(self.chance or 0.0, constant_loss(call, [1.0] * len(call.classes)))
+        if call is not None and call.k:
+            return max(self.chance or 0.0, constant_loss(call, np.ones(call.k)))
         return self.chance or self.start
 
     def _constant(self) -> float | None:
         call = self.call
         if call is None:
             return None
-        if call.classes:
-            return constant_loss(call, self.classes) if sum(self.classes) else None
+        if call.k:
+            return constant_loss(call, self.classes) if self.classes.sum() else None
         count, total, squares = self.moments
         return squares / count - (total / count) ** 2 if call.name == "mse_loss" and count else None
 
@@ -268,8 +276,8 @@ class History:
     @property
     def majority(self) -> float:
         """The accuracy of always naming the most frequent class."""
-        counts = self.classes
-        return max(counts) / sum(counts) if counts and sum(counts) else 0.0
+        total = self.classes.sum()
+        return float(self.classes.max() / total) if total else 0.0
 
     def skill(self, accuracy: float | None) -> float | None:
         """An accuracy on a scale from 0 (always the most frequent class) to 1."""
@@ -286,7 +294,7 @@ class History:
     @property
     def lopsided(self) -> bool:
         """Whether one class has more than ten times as many samples as another one."""
-        return len(self.classes) > 1 and max(self.classes) > 10 * min(self.classes)
+        return len(self.classes) > 1 and bool(self.classes.max() > 10 * self.classes.min())
 
     @property
     def stuck(self) -> bool:
@@ -297,6 +305,11 @@ class History:
         return self.recent() > 0.9 * self.start
 
     # ---- whether there was anything to see
+
+    @property
+    def classified(self) -> bool:
+        """Whether the targets are classes."""
+        return len(self.classes) > 0
 
     @property
     def rectified(self) -> bool:
@@ -356,6 +369,7 @@ class History:
         }
         left_out = (*SERIES, *texts, "waits", "total")  # seconds are not those of another start, and the end may move
         rest = {name: value for name, value in vars(self).items() if name not in left_out and name[0] != "_"}
+        rest["classes"] = self.classes.tolist()
         rest["firsts"] = [asdict(first) for first in self.firsts]
         return {
             **{name: torch.tensor(getattr(self, name), dtype=torch.float64).view(-1, 2) for name in SERIES},
@@ -367,6 +381,7 @@ class History:
     def from_state(cls, kept: Mapping[str, Any]) -> "History":
         """What `state` gave."""
         history = cls(**json.loads(kept["rest"]))
+        history.classes = np.asarray(history.classes, dtype=float)
         for name in SERIES:
             setattr(history, name, [(int(step), value) for step, value in kept[name].tolist()])
         history.calls = [(step, LossCall(**_tuples(call))) for step, call in json.loads(kept["calls"])]
@@ -396,15 +411,13 @@ def entropy(counts: Sequence[float]) -> float:
     return -sum(n / total * math.log(n / total) for n in counts if n > 0) if total else 0.0
 
 
-def constant_loss(call: LossCall, counts: Sequence[float]) -> float:
+def constant_loss(call: LossCall, counts: Sequence[float] | np.ndarray) -> float:
     """What a loss function gives for the best prediction that is the same for every sample."""
-    two = call.name.startswith("binary")
-    weight = call.weight if len(call.weight) == len(counts) else [1.0] * len(counts)
-    weighted = [w * n for w, n in zip(weight, counts, strict=True)]
-    total = sum(weighted)
+    counts = np.asarray(counts, dtype=float)
+    weighted = counts * call.weight if len(call.weight) == len(counts) else counts
+    total = float(weighted.sum())
     if not total:
         return 0.0
-    k, smooth = len(counts), call.smoothing
-    shares = [(1 - smooth) * n / total + smooth / k for n in weighted]
-    value = -sum(share * math.log(share) for share in shares if share > 0)
-    return value * total / sum(counts) if two else value
+    shares = (1 - call.smoothing) * weighted / total + call.smoothing / len(counts)
+    value = -float((shares * np.log(np.where(shares > 0, shares, 1))).sum())
+    return value * total / float(counts.sum()) if call.name.startswith("binary") else value

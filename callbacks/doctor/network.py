@@ -42,7 +42,7 @@ class BadInitialisation(Diagnosis):
 
     name = "bad_initialisation"
     title = "the weights start from bad values"
-    needs = ("classes",)
+    needs = ("classified",)
     advice = "leave torch's initialisation as it is, or normalise between the layers"
     causes = ("inputs_not_normalised", "softmax_before_cross_entropy")
 
@@ -54,7 +54,7 @@ class BadInitialisation(Diagnosis):
             shown = ", ".join(history.equal[:3]) + (", …" if len(history.equal) > 3 else "")
             return Evidence(f"all units of {shown} have equal weights, after {history.step} steps still", 1)
         chance = history.chance
-        if chance is None or chance <= 0 or not history.calls or not history.call or not history.call.classes:
+        if chance is None or chance <= 0 or not history.calls or not history.call or not history.call.k:
             return self._collapse(history)
         chance = history.scale  # also where some classes are rare
         first, now = history.calls[0][1].value, history.task

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -16,6 +17,8 @@ SQUASHERS = {"tanh": "tanh", "tanh_": "tanh", "sigmoid": "sigmoid", "sigmoid_": 
 WEIGHTING = {"linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "matmul", "mm"}
 DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"}
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+MOST_CLASSES = 1000  # of which each is looked at by itself
+ROWS = 1024  # of a prediction are enough to see whether they are probabilities
 LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 
 
@@ -27,18 +30,23 @@ class LossCall:
         name: Of the function, as in `torch.nn.functional`.
         value: The mean over the targets.
         count: Number of targets.
-        classes: For classes the number of targets of each; for two by one logit those of 0 and 1; else empty.
+        k: Number of classes; 2 for one logit, 0 for numbers.
+        right: Number of targets that were predicted.
+        classes: The number of targets of each class; empty for numbers, and for more than `MOST_CLASSES`.
         rights: Of each class the targets that were predicted; of the same length.
         moments: For numbers their sum and sum of squares.
         probabilities: Whether a function that takes logits (or log-probabilities) was given probabilities.
-        weight: The class weights that the function was given.
+        weight: The class weights that the function was given, for no more classes than that.
         smoothing: Its label smoothing.
         shape: Of what it was given.
+        counts: As `classes`, of any number of them; None for numbers, and once it has been added up.
     """
 
     name: str
     value: float
     count: int
+    k: int = 0
+    right: float = 0.0
     classes: list[float] = field(default_factory=list)
     rights: list[float] = field(default_factory=list)
     moments: tuple[float, float] = (0.0, 0.0)
@@ -46,11 +54,12 @@ class LossCall:
     weight: list[float] = field(default_factory=list)
     smoothing: float = 0.0
     shape: tuple[int, ...] = ()
+    counts: Any = field(default=None, repr=False, compare=False)
 
     @property
     def accuracy(self) -> float | None:
         """Share of the targets that were predicted; None for numbers."""
-        return sum(self.rights) / sum(self.classes) if self.classes and sum(self.classes) else None
+        return self.right / self.count if self.k and self.count else None
 
 
 @dataclass
@@ -265,53 +274,60 @@ def _loss_call(name: str, output: Tensor, args: Any, kwargs: dict[str, Any], ear
     target = args[1] if len(args) > 1 else kwargs.get("target")
     if not isinstance(given, Tensor) or not isinstance(target, Tensor) or not given.numel() or not target.numel():
         return None
-    given, target = given.detach().float(), target.detach()
     call = LossCall(name, math.nan, 0, shape=tuple(given.shape))
+    LOSSES[name](call, given.detach(), target.detach(), kwargs, early)
     if name in ("cross_entropy", "nll_loss"):
         weight = kwargs.get("weight", args[2] if len(args) > 2 else None)
-        call.weight = weight.detach().float().tolist() if isinstance(weight, Tensor) else []
+        call.weight = weight.detach().float().tolist() if isinstance(weight, Tensor) and call.classes else []
     elif isinstance(weight := kwargs.get("pos_weight"), Tensor) and weight.numel() == 1:
         call.weight = [1.0, float(weight)]
-    LOSSES[name](call, given, target, kwargs, early)
-    output = output.detach().float()
-    reduction = kwargs.get("reduction", "mean")
-    call.value = float(output.sum() / max(call.count, 1) if reduction == "sum" else output.mean())
+    output = output.detach()
+    if kwargs.get("reduction", "mean") == "sum":
+        call.value = float(output.float().sum()) / max(call.count, 1)
+    else:
+        call.value = float(output) if output.ndim == 0 else float(output.float().mean())
     return call
 
 
+def _take_counts(call: LossCall, known: np.ndarray, right: np.ndarray, counts: np.ndarray) -> None:
+    call.k, call.count, call.right, call.counts = len(counts), len(known), float(right.sum()), counts
+    if call.k <= MOST_CLASSES:
+        call.classes = counts.tolist()
+        call.rights = np.bincount(known[right], minlength=call.k).tolist()
+
+
 def _classes(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any], early: bool) -> None:
-    k = given.shape[1] if given.ndim > 1 else given.shape[0]
-    logits = given.movedim(1, -1).reshape(-1, k) if given.ndim > 1 else given.view(1, k)
+    dim = 1 if given.ndim > 1 else 0
+    k = given.shape[dim]
     call.smoothing = float(kwargs.get("label_smoothing", 0.0))
-    if target.is_floating_point():  # a probability of each class
-        labels = target.movedim(1, -1).reshape(-1, k) if target.ndim > 1 else target.view(1, k)
-        counts, known = labels.sum(0), labels.argmax(1)
+    predicted = given.argmax(dim).reshape(-1)
+    if soft := target.is_floating_point():  # a probability of each class
+        labels = target.movedim(dim, -1).reshape(-1, k)
+        sums, known = labels.sum(0).float().cpu().numpy(), labels.argmax(1)
     else:
         known = target.reshape(-1)
+    # to the host at once, and the rest there: of a batch's labels that is far faster
+    known, predicted = torch.stack((known.long(), predicted)).cpu().numpy()
+    if not soft:
         valid = known != kwargs.get("ignore_index", -100)
-        logits, known = logits[valid], known[valid]
-        counts = torch.bincount(known, minlength=k)
-    call.count = len(known)
-    rights = torch.bincount(known[logits.argmax(1) == known], minlength=k)
-    call.classes, call.rights = counts.tolist(), rights.tolist()
-    if early and len(logits) and k > 1:
-        sums = logits.sum(1)
-        between = bool(((logits >= 0) & (logits <= 1)).all()) and bool(((sums - 1).abs() < 1e-3).all())
+        if not valid.all():
+            known, predicted = known[valid], predicted[valid]
+    _take_counts(call, known, known == predicted, sums if soft else np.bincount(known, minlength=k))
+    if early and call.count and k > 1:
+        logits = given.movedim(dim, -1).reshape(-1, k)[:ROWS].float()
+        between = bool(((logits >= 0) & (logits <= 1)).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
         # outputs that are all equal are the start of many a network
         call.probabilities = between and bool(logits.std() > 1e-6)
 
 
 def _two(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any], early: bool) -> None:
-    labels = target.float().reshape(-1)
     logits = given.reshape(-1)
-    call.count = len(labels)
-    threshold = 0.5 if call.name == "binary_cross_entropy" else 0.0
-    right = (logits > threshold) == (labels > 0.5)
-    ones = float((labels > 0.5).sum())
-    call.classes = [len(labels) - ones, ones]
-    call.rights = [float((right & (labels <= 0.5)).sum()), float((right & (labels > 0.5)).sum())]
+    values = torch.stack((logits.float(), target.reshape(-1).float())).cpu().numpy()
+    predicted = values[0] > (0.5 if call.name == "binary_cross_entropy" else 0.0)
+    known = values[1] > 0.5
+    _take_counts(call, known.astype(int), predicted == known, np.bincount(known, minlength=2))
     if call.name == "binary_cross_entropy_with_logits" and len(logits) > 1:
-        call.probabilities = bool(((logits >= 0) & (logits <= 1)).all()) and bool(logits.std() > 1e-6)
+        call.probabilities = bool(((logits >= 0) & (logits <= 1)).all()) and bool(logits.float().std() > 1e-6)
 
 
 def _numbers(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any], early: bool) -> None:

@@ -58,7 +58,7 @@ class ExplodingGradients(Diagnosis):
         if found := self._outliers(history, norms):
             return found
         first = norms[0][1]
-        chance = history.chance if history.call and history.call.classes else None
+        chance = history.chance if history.call and history.call.k else None
         if chance and first > limits.first_gradient and (history.step >= 10 or history.bad):
             now = statistics.median(norm for _, norm in norms[-5:])
             # optimizers that divide by the gradient's size do not mind

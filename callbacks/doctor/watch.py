@@ -110,7 +110,8 @@ class Watch(Callback):
         self._last = batch + 1 >= trainer.num_training_batches or bool(
             math.isfinite(check) and (batch + 1) % int(check) == 0
         )
-        self._hear("on_train_batch_start", self._called(step) or (self._last and self._visible))
+        compares = self._last and self._visible and (len(self.history.evaluations) < 10 or self._differed())
+        self._hear("on_train_batch_start", self._called(step) or compares)
         self._hear("on_before_backward", False)
         self._hear("on_before_optimizer_step", step <= DENSE or self._regular(step) or self._close(step))
 
@@ -291,8 +292,8 @@ class Watch(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = []
-        self._hear("on_validation_batch_start", _fitting(trainer) and not _compiled(pl_module))
-        self._hear("on_validation_batch_end", _fitting(trainer) and not _compiled(pl_module))
+        self._hear("on_validation_batch_start", _fitting(trainer) and self._visible)
+        self._hear("on_validation_batch_end", _fitting(trainer) and self._visible)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -313,7 +314,9 @@ class Watch(Callback):
         self._leave()
         if self._probe is not None:
             call = max(self._probe.calls, key=lambda found: found.count, default=None)
-            self._validated += [call] if call is not None else []
+            if call is not None:
+                call.counts = None
+                self._validated.append(call)
         self._probe = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -328,9 +331,9 @@ class Watch(Callback):
             lr=history.rate or 0.0,
         )
         self._since = [0.0, 0.0]
-        seen = [call for step, call in history.calls if step > before and call.classes]
+        seen = [call for step, call in history.calls if step > before and call.k]
         if sum(call.count for call in seen):
-            found.train_accuracy = sum(sum(c.rights) for c in seen) / max(sum(sum(c.classes) for c in seen), 1e-9)
+            found.train_accuracy = sum(call.right for call in seen) / sum(call.count for call in seen)
         self._take_validation(found, trainer)
         if self._same is not None:
             found.same_train, found.same_eval, found.same_train_accuracy, found.same_eval_accuracy = self._same
@@ -344,10 +347,10 @@ class Watch(Callback):
         calls = [call for call in self._validated if call.count and math.isfinite(call.value)]
         if calls and len({call.name for call in calls}) == 1 and len(calls) == len(self._validated):
             found.val_loss = sum(call.value * call.count for call in calls) / sum(call.count for call in calls)
-            if calls[0].classes and len({len(call.classes) for call in calls}) == 1:
+            if calls[0].k and len({call.k for call in calls}) == 1:
                 found.val_classes = [sum(column) for column in zip(*(call.classes for call in calls), strict=True)]
                 found.val_rights = [sum(column) for column in zip(*(call.rights for call in calls), strict=True)]
-                found.val_accuracy = sum(found.val_rights) / max(sum(found.val_classes), 1e-9)
+                found.val_accuracy = sum(call.right for call in calls) / sum(call.count for call in calls)
         else:
             metrics = trainer.callback_metrics
             names = [name for name in metrics if name.startswith("val") and name.endswith("loss")]

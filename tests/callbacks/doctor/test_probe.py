@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from callbacks.doctor.probe import InputFacts, Probe, facts
+from callbacks.doctor.history import History
+from callbacks.doctor.probe import InputFacts, LossCall, Probe, facts
 
 
 def look(module: nn.Module, x: Tensor, loss: object = None, layers: bool = True) -> Probe:
@@ -59,6 +60,25 @@ def test_targets_that_are_left_out_and_sequences_and_soft_ones() -> None:
     assert sequence.value == pytest.approx(float(F.cross_entropy(LOGITS, LABELS)))
     assert soft.classes == [1, 2, 3]
     assert soft.accuracy == sequence.accuracy
+
+
+def test_a_vocabulary_is_counted_as_a_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 50_000, 8, generator=generator, dtype=torch.bfloat16)
+    labels = torch.randint(50_000, (2, 8), generator=generator)
+    labels[0] = logits[0].argmax(0)
+    labels[1, :2] = -100
+    with Probe() as probe:
+        F.cross_entropy(logits, labels)
+    (call,) = probe.calls
+    assert (call.k, call.count, call.right, call.accuracy) == (50_000, 14, 8, 8 / 14)
+    assert (call.classes, call.rights) == ([], [])
+    history = History()
+    for step in range(100):
+        history.add_call(step, LossCall(**vars(call)))
+    assert history.classes.sum() == 1400
+    assert len(history.state()["calls"]) < 100 * 300, "a checkpoint does not hold the classes of each step"
+    assert History.from_state(history.state()).classes.tolist() == history.classes.tolist()
 
 
 def test_probabilities_where_logits_belong() -> None:

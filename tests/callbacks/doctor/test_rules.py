@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from callbacks.doctor import DIAGNOSES, Evidence, History, Thresholds
@@ -15,7 +16,8 @@ CHANCE = math.log(10)
 def call(value: float, accuracy: float = 0.5, counts: list[float] | None = None, **more: object) -> LossCall:
     counts = counts or [4.0] * 10
     rights = [accuracy * count for count in counts]
-    return LossCall("cross_entropy", value, int(sum(counts)), counts, rights, **more)  # type: ignore[arg-type]
+    known = {"k": len(counts), "right": sum(rights), "classes": counts, "rights": rights, "counts": np.array(counts)}
+    return LossCall("cross_entropy", value, int(sum(counts)), **known, **more)  # type: ignore[arg-type]
 
 
 def run(
@@ -109,7 +111,7 @@ def test_one_outlier_in_the_first_batch_is_not_all_inputs() -> None:
 
 def order(batches: list[list[float]]) -> History:
     history = healthy(steps=5)
-    history.calls, history.classes = [], []
+    history.calls, history.classes = [], np.zeros(0)
     for step, counts in enumerate(batches, 1):
         history.add_call(step, call(1.0, counts=counts))
     return history
@@ -127,7 +129,7 @@ def test_labels_in_order() -> None:
 def test_rare_classes() -> None:
     def imbalanced(recall: float, counts: list[float], batch_size: int = 31) -> History:
         history = healthy(steps=300)
-        history.classes = counts
+        history.classes = np.array(counts)
         for evaluation in history.evaluations:
             evaluation.val_classes, evaluation.val_rights = [100.0, 6.0], [98.0, 6 * recall]
         history.calls = [(step, call(0.1, 0.95, [30.0, 1.0])) for step, _ in history.calls]
@@ -275,7 +277,7 @@ def test_nothing_learnt() -> None:
     assert set(found(chance)) == {"not_learning"}
     # always the most frequent class: far below ln 10 (entropy 0.545), and nothing learnt
     imbalanced = run(lambda step: 0.55, steps=300, accuracy=lambda step: 0.1)
-    imbalanced.classes = [900.0] + [100 / 9] * 9
+    imbalanced.classes = np.array([900.0] + [100 / 9] * 9)
     assert "not_learning" in found(imbalanced)
     small = run(lambda step: CHANCE * (1 + 0.01 * (step % 3)), steps=200, accuracy=lambda step: 0.1)
     small.narrowest = 1
@@ -343,6 +345,8 @@ def test_a_history_that_is_kept_is_the_same() -> None:
     history.dropout, history.still = ("a", 0.5), [("b", "no gradient")]
     again = History.from_state(history.state())
     again.total = history.total  # which the trainer says
+    assert again.classes.tolist() == history.classes.tolist()
+    again.classes = history.classes  # arrays have no truth value
     assert again == history
     assert found(again) == found(history)
 
