@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from runs.errors import nearest, one_line
+from runs.files import read_yaml
 
 TYPE_NAMES = {
     "int": "a whole number",
@@ -59,7 +59,7 @@ def recipe_keys(parser: ArgumentParser) -> list[str]:
             visit(value, prefix if name == "init_args" else _join(prefix, str(name)))
 
     for file in getattr(parser, "files", ()):
-        visit(yaml.safe_load(file.read_text(encoding="utf-8")), "")
+        visit(read_yaml(file.read_text(encoding="utf-8")), "")
     return keys
 
 

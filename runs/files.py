@@ -5,9 +5,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import yaml
+
+YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast as the one without the C
+
+
+def read_yaml(text: str) -> Any:
+    """What YAML says, in plain types.
+
+    Raises:
+        yaml.YAMLError: It is none.
+    """
+    return yaml.load(text, Loader=YAML_LOADER)
 
 
 @contextmanager
@@ -76,7 +87,7 @@ def write_config(folder: Path, text: str, since: int | None = None) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.yaml"
     before = path.read_text(encoding="utf-8") if since is not None and path.is_file() else ""
-    if before and yaml.safe_load(before) == yaml.safe_load(text):
+    if before and read_yaml(before) == read_yaml(text):
         return False
     if before:
         kept = path.with_name(f"config_until_step{since:06d}.yaml")

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from runs.errors import UserError, nearest
 from runs.explain import explain
+from runs.files import YAML_LOADER
 
 # what a network may need to know of the data: each is an attribute of the datamodule, and an argument of the
 # module or of its network, of the same name
@@ -145,7 +146,10 @@ def check_yaml(path: Path, groups: Container[str] = ()) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--config: can't read {path}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        try:
+            root = yaml.compose(text, Loader=YAML_LOADER)
+        except yaml.YAMLError:  # the slow one says best what is wrong
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from runs.checkpoints import load_state, read_checkpoint
 from runs.errors import UserError, nearest
+from runs.files import read_yaml
 from runs.parser import Parser, add_model_and_data, check_yaml
 
 LOGS = Path("lightning_logs")
@@ -42,7 +42,7 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The complete config as plain dicts."""
         check_yaml(self.config_file)
-        return yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        return read_yaml(self.config_file.read_text(encoding="utf-8"))
 
     @property
     def data_class(self) -> str:

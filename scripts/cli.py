@@ -3,10 +3,9 @@
 import json
 import os
 from collections.abc import Sequence
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from typing import Any, Literal
 
-import yaml
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,6 +20,7 @@ from datamodules.loaders import make_exact
 from modules.optimizers import LENGTH_ARGUMENTS, configure_optimizers
 from runs.checkpoints import CheckpointFiles, plain
 from runs.errors import UserError, one_line, told
+from runs.files import read_yaml
 from runs.parser import Parser, add_model_and_data, fact_keys
 from scripts.checks import check_config, check_trainer
 
@@ -108,7 +108,7 @@ class CLI(LightningCLI):
         """The config that a command line asks for."""
         return parser.parse_args(args)
 
-    @property
+    @cached_property
     def config_dict(self) -> dict[str, Any]:
         """The complete config, in plain types, without what the datamodule fills in."""
         return self.plain_config(self.config)
@@ -119,7 +119,7 @@ class CLI(LightningCLI):
         return self.parser.get_defaults(skip_validation=True).as_dict()
 
     def plain_config(self, config: Any) -> dict[str, Any]:
-        dumped = yaml.safe_load(self.parser.dump(config, skip_link_targets=False, skip_unset=False))
+        dumped = read_yaml(self.parser.dump(config, skip_link_targets=False, skip_unset=False))
         for key in fact_keys():  # those that the config states stay in it, those that the data fill in do not
             *path, name = key.split(".")
             stated = key in config and config[key] is not None

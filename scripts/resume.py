@@ -13,6 +13,7 @@ import yaml
 from modules.optimizers import LENGTH_ARGUMENTS
 from runs import Run
 from runs.errors import UserError
+from runs.files import read_yaml
 from runs.parser import Parser, config_files
 from runs.resume import RunLock, launch_id
 from runs.run import LOGS, versions
@@ -78,9 +79,11 @@ def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], di
     except UserError as error:
         raise UserError(f"{run.config_file}: {error}") from error
     config = parser.parse_args(["--config", str(run.config_file), *overrides])
-    if (rest := without_known(overrides, plain(saved), plain(config))) != overrides:
+    was, now = plain(saved), plain(config)
+    if (rest := without_known(overrides, was, now)) != overrides:
         config = parser.parse_args(["--config", str(run.config_file), *rest])
-    before, after = flat(plain(saved)), flat(plain(config))
+        now = plain(config)
+    before, after = flat(was), flat(now)
     changed = {key: (before.get(key), after.get(key)) for key in [*before, *after] if before.get(key) != after.get(key)}
     if run.finished and not any(key.startswith(END_KEYS) for key in changed):
         say(f"{run.folder} is finished: {str(run.summary.get('stopped')).rstrip('.')}. Nothing to train.")
@@ -94,7 +97,7 @@ def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], di
         if of_another and (old is None or new is None):
             continue  # what only one of two classes takes
         say(f"changed: {key.removesuffix('.class_path')} {_shown(old)} → {_shown(new)}")
-    arguments = (plain(config).get("lr_scheduler") or {}).get("init_args") or {}
+    arguments = (now.get("lr_scheduler") or {}).get("init_args") or {}
     by_length = any(name in arguments and arguments[name] is None for name in LENGTH_ARGUMENTS)
     if by_length and any(key.startswith("trainer.max_") for key in changed):
         say("note: the schedule is as long as the run: from here on it is that of the new length")
@@ -247,7 +250,7 @@ def _given(args: Sequence[str], key: str) -> str | None:
     for path in reversed(config_files(args)):
         if value is None:
             try:
-                value = _at(yaml.safe_load(path.read_text(encoding="utf-8")), key)
+                value = _at(read_yaml(path.read_text(encoding="utf-8")), key)
             except (OSError, ValueError, AttributeError, yaml.YAMLError):
                 continue  # the parser will say what is wrong with it
     return value
