@@ -18,7 +18,7 @@ from rich.text import Text
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from callbacks.doctor import DIAGNOSES, History, Keys, Thresholds
+from callbacks.doctor import Doctor, History, Keys, Thresholds
 from callbacks.doctor.data import expected_entropy
 from callbacks.doctor.history import constant_loss, entropy
 from callbacks.doctor.probe import InputFacts, LossCall, facts
@@ -35,7 +35,6 @@ TIMING = 1.0  # seconds for each number of workers
 STEPS = 150  # on one batch
 FEW = 40  # steps after which a batch that is not learnt says nothing yet
 EARLY = 12  # steps that the doctor's own rules look at: one batch again and again is no training
-LIMITS = Thresholds()
 INDENT = 18  # of what is said of a check
 # rules over a run's data or over many steps, which one batch says nothing of
 NOT_HERE = ("data_in_label_order", "data_loading")
@@ -206,8 +205,10 @@ def examine_config(args: Sequence[str], help_text: str) -> bool:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     except Exception as error:
         raise told(error, before_training=cli.trainer.global_step == 0) from error
-    checks = [*first_steps(history, keys), one_batch(history, keys), *parts(seen.train, seen.val)]
-    checks += loading(seen.milliseconds, seen.workers, learn.step, keys)
+    doctor: Doctor = cli.config_init.doctor
+    limits = doctor.thresholds
+    checks = [*first_steps(history, keys, doctor), one_batch(history, keys), *parts(seen.train, seen.val, limits)]
+    checks += loading(seen.milliseconds, seen.workers, learn.step, keys, limits)
     _show(checks)
     return any(check.wrong for check in checks)
 
@@ -215,8 +216,8 @@ def examine_config(args: Sequence[str], help_text: str) -> bool:
 # ---- one batch
 
 
-def first_steps(history: History, keys: Keys) -> list[Check]:
-    """Inputs, loss and gradients of the first steps, by the doctor's own rules."""
+def first_steps(history: History, keys: Keys, doctor: Doctor) -> list[Check]:
+    """Inputs, loss and gradients of the first steps, by the rules of the config's doctor."""
     first, call = history.first, history.calls[0][1] if history.calls else None
     checks = []
     if first is not None:
@@ -233,8 +234,8 @@ def first_steps(history: History, keys: Keys) -> list[Check]:
         checks.append(Check("gradients", f"norm {history.norms[0][1]:.3g} in the first step"))
     early = _cut(history, EARLY)
     found: set[str] = set()
-    for diagnosis in (kind() for kind in DIAGNOSES if kind.name not in NOT_HERE):
-        evidence = None if found & set(diagnosis.causes) else diagnosis.examine(early, LIMITS)
+    for diagnosis in (known for known in doctor.diagnoses if known.name not in NOT_HERE):
+        evidence = None if found & set(diagnosis.causes) else diagnosis.examine(early, doctor.thresholds)
         if evidence is None:
             continue
         found.add(diagnosis.name)
@@ -369,13 +370,13 @@ def inputs_and_labels(batch: Any, classes: int) -> tuple[Tensor | None, Tensor |
     return next(iter(values), None), None
 
 
-def parts(train: Seen, val: Seen) -> list[Check]:
+def parts(train: Seen, val: Seen, limits: Thresholds) -> list[Check]:
     """Labels and inputs of the training data, next to those of the validation data."""
     checks = []
     if sum(train.counts):
-        checks.append(_balance(train, val))
+        checks.append(_balance(train, val, limits))
     if len(train.batches) >= 4:
-        checks.append(_order(train))
+        checks.append(_order(train, limits))
     if train.inputs is not None and val.inputs is not None:
         a, b = train.inputs, val.inputs
         apart = abs(a.mean - b.mean) > 0.5 * max(a.std, 1e-8) or not 0.5 < (b.std + 1e-8) / (a.std + 1e-8) < 2
@@ -387,7 +388,7 @@ def parts(train: Seen, val: Seen) -> list[Check]:
     return checks
 
 
-def _balance(train: Seen, val: Seen) -> Check:
+def _balance(train: Seen, val: Seen, limits: Thresholds) -> Check:
     counts = train.counts
     most, least = max(counts), min(counts)
     rarest, commonest = counts.index(least), counts.index(most)
@@ -398,18 +399,18 @@ def _balance(train: Seen, val: Seen) -> Check:
     if missing:
         shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
         return Check("labels", f"{text}; no training samples of {shown}", True, ["see how the data are split"])
-    if train.whole and most > LIMITS.imbalance * least:
+    if train.whole and most > limits.imbalance * least:
         cure = "weight the classes in the loss, or draw rare ones more often"
         return Check("labels", f"{text}, {most / least:.0f} times as many", True, [cure])
     return Check("labels", text)
 
 
-def _order(train: Seen) -> Check:
+def _order(train: Seen, limits: Thresholds) -> Check:
     size = round(statistics.median(size for size, _ in train.batches))
     expected = expected_entropy(tuple(train.counts), size)
     found = statistics.fmean(each for _, each in train.batches)
     text = f"a batch of {size} has {math.exp(found):.1f} classes in effect, drawn at random {math.exp(expected):.1f}"
-    wrong = expected > 0.1 and found < LIMITS.label_entropy * expected
+    wrong = expected > 0.1 and found < limits.label_entropy * expected
     return Check("order", text, wrong, ["shuffle the training data"] if wrong else [])
 
 
@@ -442,7 +443,9 @@ def pace(loader: Any) -> float:
     return 1000 * (time.perf_counter() - started) / count if count else math.nan
 
 
-def loading(found: dict[int | None, float], workers: int | None, step: float, keys: Keys) -> list[Check]:
+def loading(
+    found: dict[int | None, float], workers: int | None, step: float, keys: Keys, limits: Thresholds
+) -> list[Check]:
     """Whether the training would wait for its data, and how many workers are enough.
 
     Args:
@@ -450,6 +453,7 @@ def loading(found: dict[int | None, float], workers: int | None, step: float, ke
         workers: Those of the config's loader.
         step: Seconds of a step on data that are there.
         keys: The config's keys.
+        limits: From which share on waiting is too long.
     """
     found = {count: taken for count, taken in found.items() if math.isfinite(taken)}
     if not found:
@@ -462,7 +466,7 @@ def loading(found: dict[int | None, float], workers: int | None, step: float, ke
     now = found.get(workers, min(found.values()))
     # with workers, a batch is made while the step before it runs; without, one waits for the other
     wait = max(0.0, now - 1000 * step) if workers else now
-    if not math.isfinite(step) or wait < max(3.0, LIMITS.waiting * (wait + 1000 * step)):
+    if not math.isfinite(step) or wait < max(3.0, limits.waiting * (wait + 1000 * step)):
         return [Check("loading", text)]
     best = min(found, key=lambda count: found[count])
     if best in (None, workers) or found[best] > 0.8 * now:

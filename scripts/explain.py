@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from callbacks.doctor import DIAGNOSES, Finding, History, Thresholds
+from callbacks.doctor import Doctor, Finding, History, Keys, Thresholds
 from callbacks.doctor.history import Evaluation, Sample
 from callbacks.doctor.probe import LossCall
 from runs import Run
 from runs.errors import UserError, one_line
 from runs.events import Curve, Log, read_log
+from runs.keys import flat
 from runs.summary import hanging
 from scripts.say import say
 
@@ -30,7 +31,7 @@ def explain_run(place: str) -> bool:
         findings, checked, repairs = read_findings(path)
     else:
         say(f"{run.folder} has no doctor.json; this is what its TensorBoard log says")
-        findings, checked = examine_history(history_of(run))
+        findings, checked = examine_history(history_of(run), *_doctor_of(run))
         repairs = []
     console = Console(highlight=False)
     for known in repairs:
@@ -81,16 +82,34 @@ def read_findings(path: Path) -> tuple[list[Finding], list[str], list[dict[str, 
         raise UserError(f"{path}: damaged ({reason}); without it, the run's log is examined") from error
 
 
-def examine_history(history: History) -> tuple[list[Finding], list[str]]:
-    """What can be told from the curves of a whole run, and the names of what could be looked for."""
+def _doctor_of(run: Run) -> tuple[Keys, Doctor]:
+    """The keys of a run and the doctor that it was to have; without a config that can be read, none and the usual."""
+    try:
+        config = run.config
+        given = config.get("doctor") or {}
+        limits = Thresholds(**(given.get("thresholds") or {}))
+        return Keys(flat(config)), Doctor(ignore=given.get("ignore") or (), thresholds=limits)
+    except (UserError, OSError, AttributeError, TypeError, ValueError) as error:
+        say(f"note: the keys of {run.folder} are not known, {one_line(error)}")
+        return Keys({}), Doctor()
+
+
+def examine_history(history: History, keys: Keys, doctor: Doctor) -> tuple[list[Finding], list[str]]:
+    """What can be told from the curves of a whole run, and the names of what could be looked for.
+
+    Args:
+        history: The run.
+        keys: Its keys, for the remedies.
+        doctor: What is looked for, and where its lines are.
+    """
     history.begin()
     found: list[Finding] = []
     checked: list[str] = []
-    for diagnosis in (kind() for kind in DIAGNOSES):
+    for diagnosis in doctor.diagnoses:
         if not all(getattr(history, need) for need in diagnosis.needs):
             continue
         try:
-            evidence = diagnosis.examine(history, Thresholds())
+            evidence = diagnosis.examine(history, doctor.thresholds)
         except Exception as error:  # the others have something to say
             say(f"warning: can't look for {diagnosis.name}: {type(error).__name__}: {one_line(error)}")
             continue
@@ -105,6 +124,7 @@ def examine_history(history: History) -> tuple[list[Finding], list[str]]:
                     evidence.since,
                     epoch=0,
                     evidence=evidence.text,
+                    remedies=[] if cause else list(dict.fromkeys(diagnosis.remedies(evidence, history, keys))),
                     advice=diagnosis.advice,
                     follows_from=cause,
                 )

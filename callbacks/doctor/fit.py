@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from itertools import pairwise
 
 from callbacks.doctor.diagnosis import BROKEN, STILL, Diagnosis, Evidence, Thresholds
 from callbacks.doctor.history import Evaluation, History
@@ -144,6 +145,8 @@ class Overfitting(Diagnosis):
             or now - (low.val_loss or 0.0) < 0.1 * history.scale
         ):
             return None
+        if not _rises([e.val_loss or 0.0 for e in found[best:]]):
+            return None
         # one that is right nearly always, and only ever surer of its few mistakes, is well
         skill = history.skill(statistics.median([e.val_accuracy or 0.0 for e in found[-3:]]))
         well = skill is not None and (skill > 0.75 or (found[-1].val_accuracy or 0.0) > 0.95)
@@ -180,6 +183,14 @@ class Overfitting(Diagnosis):
             r"^(width|hidden\w*|dim|d_model|n_embd)$", lambda v: max(8, int(v) // 4) if v > 32 else None, ("model",)
         )
         return drop + augment + decay + smooth + narrow
+
+
+def _rises(values: list[float]) -> bool:
+    """Whether a series goes up more than up and down: of the way that its parts go, at least half is net."""
+    size = max(1, len(values) // 6)
+    parts = [statistics.median(values[i : i + size]) for i in range(len(values) % size, len(values), size)]
+    way = sum(abs(b - a) for a, b in pairwise(parts))
+    return parts[-1] - parts[0] >= 0.5 * way
 
 
 def _less_right(found: list[Evaluation]) -> Evidence | None:

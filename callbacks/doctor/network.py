@@ -287,7 +287,7 @@ class TrainEvalMismatch(Diagnosis):
         "too slowly, branches on self.training"
     )
     causes = (
-        *("data_in_label_order", "learning_rate_too_high", "nan_or_inf", "inputs_not_normalised"),
+        *("data_in_label_order", "learning_rate_too_high", "nan_or_inf"),
         *("exploding_gradients", "bad_initialisation", "saturation", "over_regularised"),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from callbacks.doctor import History, Keys
+from callbacks.doctor import History, Keys, Thresholds
 from runs import Run
 from scripts.examine import inputs_and_labels, loading, one_batch
 from tests.conftest import CNN, Command, Result
@@ -399,7 +399,7 @@ def test_labels_are_told_from_what_looks_like_them() -> None:
 def test_workers_are_advised_where_they_help(
     found: dict[int | None, float], workers: int | None, step: float, cure: list[str]
 ) -> None:
-    checks = loading(found, workers, step, Keys({"data.num_workers": workers}))
+    checks = loading(found, workers, step, Keys({"data.num_workers": workers}), Thresholds())
     assert [remedy for check in checks for remedy in check.remedies] == cure
-    without_key = loading({0: 50.0, 1: 20.0, 2: 9.0}, 0, 0.01, Keys({}))[0].remedies
+    without_key = loading({0: 50.0, 1: 20.0, 2: 9.0}, 0, 0.01, Keys({}), Thresholds())[0].remedies
     assert without_key == ["no key sets the workers: give the DataLoader num_workers=2"]

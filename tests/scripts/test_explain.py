@@ -10,13 +10,14 @@ import pytest
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
+from callbacks.doctor import Doctor, Keys
 from callbacks.doctor.history import History
 from callbacks.doctor.steps import NotFinite
 from runs import Run
 from runs.errors import UserError
 from runs.events import Curve, read_log
 from scripts import explain
-from scripts.explain import examine_history, history_of, read_findings
+from scripts.explain import examine_history, explain_run, history_of, read_findings
 
 
 def log(folder: Path, curves: dict[str, list[tuple[int, float]]]) -> Run:
@@ -55,17 +56,31 @@ def test_curves_become_a_history(tmp_path: Path) -> None:
 
 
 def test_overfitting_shows_in_the_curves_alone(tmp_path: Path) -> None:
-    findings, checked = examine_history(history_of(log(tmp_path / "ill", curves(rise=0.3))))
+    findings, checked = examine_history(history_of(log(tmp_path / "ill", curves(rise=0.3))), Keys({}), Doctor())
     assert [finding.name for finding in findings] == ["overfitting"]
     assert findings[0].advice
     assert {"overfitting", "nan_or_inf"} <= set(checked)
     assert "dead_relus" not in checked, "no unit is in the log"
-    assert examine_history(history_of(log(tmp_path / "well", curves())))[0] == []
+    assert examine_history(history_of(log(tmp_path / "well", curves())), Keys({}), Doctor())[0] == []
+
+
+def test_a_log_is_read_with_the_runs_own_keys_and_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = log(tmp_path / "ill", curves(rise=0.3))
+    config = {"model": {"class_path": "x.Y", "init_args": {"dropout": 0.1}}}
+    (run.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert explain_run(str(run.folder))
+    assert "try --model.dropout 0.3" in capsys.readouterr().out
+    for doctor in ({"ignore": ["overfitting"]}, {"thresholds": {"overfitting": 50.0}}):
+        (run.folder / "config.yaml").write_text(yaml.safe_dump({**config, "doctor": doctor}))
+        assert not explain_run(str(run.folder))
+        assert "no problems found" in capsys.readouterr().out
+    (run.folder / "config.yaml").write_text(yaml.safe_dump({"doctor": {"thresholds": {"old": 1.0}}}))
+    assert explain_run(str(run.folder)), "what it can't read keeps it from nothing"
 
 
 def test_losses_that_are_nan_are_found(tmp_path: Path) -> None:
     points = [(step, math.nan if step > 50 else 1.0) for step in range(0, 100, 5)]
-    findings, _ = examine_history(history_of(log(tmp_path / "nan", {"train_loss": points})))
+    findings, _ = examine_history(history_of(log(tmp_path / "nan", {"train_loss": points})), Keys({}), Doctor())
     assert findings[0].name == "nan_or_inf"
 
 
@@ -78,7 +93,7 @@ def test_a_rule_that_fails_leaves_the_others(
     monkeypatch.setattr(NotFinite, "examine", fail)
     history = History()
     history.add_loss(1, 1.0)
-    assert "nan_or_inf" not in examine_history(history)[1]
+    assert "nan_or_inf" not in examine_history(history, Keys({}), Doctor())[1]
     assert capsys.readouterr().out == "warning: can't look for nan_or_inf: IndexError: list index\n"
 
 
@@ -90,7 +105,7 @@ def test_a_log_of_100000_steps_is_looked_at_in_seconds(tmp_path: Path, monkeypat
     monkeypatch.setattr(explain, "read_log", lambda folder: short)
     started = time.process_time()
     history = history_of(run)
-    findings, _ = examine_history(history)
+    findings, _ = examine_history(history, Keys({}), Doctor())
     assert time.process_time() - started < 10
     assert history.step == 100_000
     assert "nan_or_inf" not in [finding.name for finding in findings]
