@@ -105,7 +105,7 @@ def tensorboard_picture(folder: str) -> None:
     )
     try:
         time.sleep(10)
-        tags = urllib.parse.quote("^(train|val)/(loss|acc)$|^lr$")
+        tags = urllib.parse.quote("^(train|val)/(loss|acc)$|^lr$|^grad_norm/all$")
         address = f"http://127.0.0.1:{port}/#scalars&tagFilter={tags}&_smoothingWeight=0"
         screenshot("tensorboard", address, "1500,780")
     finally:
