@@ -3,6 +3,7 @@
 They are strangers to the project on purpose: a LightningModule and a LightningDataModule as people write them.
 """
 
+import functools
 import math
 import time
 from typing import Any, Literal
@@ -213,9 +214,9 @@ class Net(nn.Module):
 
     def __init__(
         self,
-        kind: Literal["mlp", "cnn", "transformer"],
         shape: tuple[int, ...],
         classes: int,
+        kind: Literal["mlp", "cnn", "transformer"] = "mlp",
         width: int = 64,
         depth: int = 2,
         activation: Literal["relu", "tanh", "sigmoid", "gelu", "leaky_relu", "none"] = "relu",
@@ -231,59 +232,44 @@ class Net(nn.Module):
     ) -> None:
         super().__init__()
         self.kind, self.softmax, self.detach = kind, softmax, detach
-        act = ACTIVATIONS[activation]
-        blocks: list[nn.Module] = []
+        between = {"activation": ACTIVATIONS[activation], "norm": norm, "dropout": dropout, "momentum": bn_momentum}
         if kind == "mlp":
-            size = math.prod(shape)
-            blocks.append(nn.Flatten())
-            for _ in range(depth):
-                blocks.append(
-                    nn.Sequential(
-                        nn.Linear(size, width),
-                        *self._norm(norm, width, bn_momentum, False),
-                        act(),
-                        nn.Dropout(dropout),
-                    )
-                )
-                size = width
+            blocks, size = self._dense(math.prod(shape), width, depth, **between)
         elif kind == "cnn":
-            size = shape[0]
-            for i in range(depth):
-                blocks.append(
-                    nn.Sequential(
-                        nn.Conv2d(size, width, 3, padding=1),
-                        *self._norm(norm, width, bn_momentum, True),
-                        act(),
-                        nn.MaxPool2d(2) if i < 2 else nn.Identity(),
-                        nn.Dropout(dropout),
-                    )
-                )
-                size = width
-            blocks += [nn.AdaptiveAvgPool2d(2), nn.Flatten()]
-            size = width * 4
+            blocks, size = self._convolutions(shape[0], width, depth, **between)
         else:
-            size = width
             tokens = len(shape) == 1 and shape[0] == 16
             self.embed: nn.Module = (
                 nn.Embedding(classes, width) if tokens else nn.Linear(shape[-1] if len(shape) > 1 else 8, width)
             )
             length = shape[-2] if len(shape) > 1 else 16 if tokens else shape[0] // 8
             self.position = nn.Parameter(torch.randn(length, width) * 0.02)
-            for _ in range(depth):
-                blocks.append(
-                    nn.TransformerEncoderLayer(
-                        width,
-                        4,
-                        2 * width,
-                        dropout,
-                        act() if activation in ("gelu", "relu") else F.relu,
-                        batch_first=True,
-                        norm_first=norm != "none",
-                    )
-                )
+            act = ACTIVATIONS[activation]() if activation in ("gelu", "relu") else F.relu
+            layer = functools.partial(nn.TransformerEncoderLayer, width, 4, 2 * width, dropout, act, batch_first=True)
+            blocks, size = [layer(norm_first=norm != "none") for _ in range(depth)], width
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Linear(size, classes)
         self._start(init_scale, init_std, constant, bias_init)
+
+    def _dense(
+        self, size: int, width: int, depth: int, activation: type[nn.Module], norm: str, dropout: float, momentum: float
+    ) -> tuple[list[nn.Module], int]:
+        blocks: list[nn.Module] = [nn.Flatten()]
+        for _ in range(depth):
+            layers = [nn.Linear(size, width), *self._norm(norm, width, momentum, False)]
+            blocks.append(nn.Sequential(*layers, activation(), nn.Dropout(dropout)))
+            size = width
+        return blocks, size
+
+    def _convolutions(
+        self, size: int, width: int, depth: int, activation: type[nn.Module], norm: str, dropout: float, momentum: float
+    ) -> tuple[list[nn.Module], int]:
+        blocks: list[nn.Module] = []
+        for i in range(depth):
+            layers = [nn.Conv2d(size, width, 3, padding=1), *self._norm(norm, width, momentum, True), activation()]
+            blocks.append(nn.Sequential(*layers, nn.MaxPool2d(2) if i < 2 else nn.Identity(), nn.Dropout(dropout)))
+            size = width
+        return [*blocks, nn.AdaptiveAvgPool2d(2), nn.Flatten()], 4 * width
 
     @staticmethod
     def _norm(norm: str, width: int, momentum: float, images: bool) -> list[nn.Module]:
@@ -327,6 +313,7 @@ class Task(LightningModule):
 
     Args:
         shape, num_classes: Of the data.
+        net: What `Net` takes beside these.
         loss_scale: The loss times this.
         penalty: Of the weights' squares, in the loss.
         only: The optimizer gets the parameters whose names begin with this.
@@ -339,21 +326,8 @@ class Task(LightningModule):
 
     def __init__(
         self,
-        kind: Literal["mlp", "cnn", "transformer"] = "mlp",
         shape: tuple[int, ...] = (64,),
         num_classes: int = 10,
-        width: int = 64,
-        depth: int = 2,
-        activation: Literal["relu", "tanh", "sigmoid", "gelu", "leaky_relu", "none"] = "relu",
-        norm: Literal["none", "batch", "layer"] = "none",
-        dropout: float = 0.0,
-        init_scale: float = 1.0,
-        init_std: float = 0.0,
-        constant: bool = False,
-        bias_init: float = 0.0,
-        softmax: bool = False,
-        bn_momentum: float = 0.1,
-        detach: bool = False,
         loss_scale: float = 1.0,
         penalty: float = 0.0,
         label_smoothing: float = 0.0,
@@ -363,25 +337,10 @@ class Task(LightningModule):
         eval_bug: float = 1.0,
         new_labels: bool = False,
         sqrt_bug: bool = False,
+        **net: Any,
     ) -> None:
         super().__init__()
-        self.net = Net(
-            kind,
-            tuple(shape),
-            num_classes,
-            width,
-            depth,
-            activation,
-            norm,
-            dropout,
-            init_scale,
-            init_std,
-            constant,
-            bias_init,
-            softmax,
-            bn_momentum,
-            detach,
-        )
+        self.net = Net(shape=tuple(shape), classes=num_classes, **net)
         self.loss_scale, self.penalty, self.smoothing, self.only = loss_scale, penalty, label_smoothing, only
         self.class_weights, self.eval_bug, self.new_labels, self.sqrt_bug = (
             class_weights,
