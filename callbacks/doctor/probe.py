@@ -103,7 +103,7 @@ class Probe(TorchFunctionMode):
             number. A channel of a convolution is one unit.
         saturated: By name of a squashing layer, the share of its inputs beyond ±5. A network's last one is left out.
         activations: By name of a layer, mean and standard deviation of what it gave.
-        again: Of the call with the most targets, the function and all that it was given beside the prediction.
+        again: Of the call with the most targets, the function and all that it was given: prediction, target, others.
         entered: Whether it is there.
         dropout: The layer that drops the most, and how much.
         largest: The largest absolute value of the inputs of the first layer.
@@ -122,7 +122,7 @@ class Probe(TorchFunctionMode):
         self._conv = False
         self._second = False
         self._hooks: list[Any] = []
-        self.again: tuple[Any, Tensor, tuple[Any, ...], dict[str, Any]] | None = None
+        self.again: tuple[Any, Tensor, Tensor, tuple[Any, ...], dict[str, Any]] | None = None
         self.entered = False
         self.dropout: tuple[str, float] = ("", 0.0)
         self.largest: float | None = None
@@ -184,9 +184,9 @@ class Probe(TorchFunctionMode):
                 call = _loss_call(name, output, args, kwargs or {}, self.early)
             if call is not None:
                 if all(call.count > other.count for other in self.calls):
-                    target = args[1] if len(args) > 1 else kwargs["target"]
+                    given, target = (args[i] if len(args) > i else kwargs[n] for i, n in enumerate(("input", "target")))
                     options = {k: v for k, v in (kwargs or {}).items() if k not in ("input", "target")}
-                    self.again = (func, target.detach(), args[2:], options)
+                    self.again = (func, given, target.detach(), args[2:], options)
                 self.calls.append(call)
         elif self.largest is None and name in WEIGHTING and args and _is_float(args[0]):
             self.largest = float(args[0].detach().abs().max())

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.seed import isolate_rng
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from callbacks.doctor.history import Evaluation, History, Sample
+from callbacks.doctor.modes import Replay, compare
 from callbacks.doctor.probe import ACTIVE, LossCall, Probe
 from callbacks.monitor import MOST_WEIGHTS, _compiled, _local, _step, _to_host, _values
 
@@ -38,6 +39,7 @@ class Watch(Callback):
     def __init__(self) -> None:
         self.history = History()
         self._probe: Probe | None = None
+        self._replay: Replay | None = None
         self._started = False
         self._units: dict[str, list[tuple[Tensor, int]]] = defaultdict(list)
         self._sample: Sample | None = None
@@ -90,6 +92,8 @@ class Watch(Callback):
             for p in group["params"]
         }
         self._visible = not _compiled(pl_module)
+        # where weights are in parts, a process can't call the module by itself
+        self._whole = trainer.world_size == 1 or type(trainer.strategy) is DDPStrategy
         self._clock = None
         self._arm(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
 
@@ -128,6 +132,7 @@ class Watch(Callback):
         step = _step(trainer)
         self._probe = Probe(self._close(step), early=step <= EARLY)
         self._probe.watch(pl_module)
+        self._replay = Replay(pl_module) if self._last and self._whole and self._differed() else None
         self._hear("on_before_backward", True)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -136,6 +141,8 @@ class Watch(Callback):
     def _leave(self) -> None:
         if self._probe is not None and self._probe.entered:
             self._probe.leave()
+            if self._replay is not None:
+                self._replay.leave()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         step = _step(trainer)
@@ -182,8 +189,9 @@ class Watch(Callback):
         if probe is not None:
             self._probe = None
             call = max(probe.calls, key=lambda found: found.count, default=None)
-            if self._last and call is not None and probe.again is not None and self._differed():
-                self._compare_modes(pl_module, batch, probe.again, call)
+            if self._replay is not None and call is not None and probe.again is not None:
+                self._same = compare(self._replay, probe.again, call, batch)
+            self._replay = None
             if call is not None:
                 history.add_call(step, call)
             if probe.first is not None and len(history.firsts) < 3:
@@ -373,29 +381,6 @@ class Watch(Callback):
         if last.val_loss is None or not math.isfinite(last.train_loss):
             return True
         return abs(last.val_loss - last.train_loss) > 0.04 * (self.history.scale or 1.0)
-
-    def _compare_modes(self, pl_module: LightningModule, batch: Any, again: Any, call: LossCall) -> None:
-        """The loss of the last batch before a validation once more, in evaluation mode."""
-        function, target, more, options = again
-        inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
-        if not isinstance(inputs, Tensor):
-            return
-        modes = [(part, part.training) for part in pl_module.modules()]
-        pl_module.eval()
-        try:
-            with torch.no_grad(), isolate_rng(), Probe() as probe:
-                output = pl_module(inputs)
-                if tuple(output.shape) != call.shape:
-                    return
-                function(output, target, *more, **options)
-        except Exception:  # a forward that wants something else
-            return
-        finally:
-            for part, mode in modes:
-                part.training = mode
-        if probe.calls:
-            now = probe.calls[-1]
-            self._same = [call.value, now.value, call.accuracy, now.accuracy]
 
     # ---- to go on
 
