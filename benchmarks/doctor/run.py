@@ -1,6 +1,6 @@
 """How well the doctor does: faulty and healthy runs through the real fit, and what it said of them.
 
-usage: python benchmarks/doctor/run.py [--set tune|held_out|unseen|all] [--seeds 3] [--repair] [--only TEXT]
+usage: python benchmarks/doctor/run.py [--set tune|held_out|unseen|fresh|last|all] [--seeds 3] [--repair] [--only TEXT]
 
 Of each problem: how many runs were told the right diagnosis as a cause, which wrong ones were, and after which share of
 the run. Of the healthy runs: how many were told anything. With `--repair`, how many of the runs that a key can mend
@@ -31,13 +31,15 @@ sys.path[0] = str(ROOT)
 
 from scripts.fit import fit  # isort: skip
 from scripts.main import main as command  # isort: skip
-from benchmarks.doctor import cases, held_out, unseen  # isort: skip
+from benchmarks.doctor import cases, fresh, held_out, last, unseen  # isort: skip
 from benchmarks.doctor.cases import Case
 
 SETS = {
     "tune": (cases.FAULTY + held_out.FAULTY_LOOKED_AT, cases.HEALTHY + held_out.HEALTHY_LOOKED_AT),
     "held_out": (held_out.FAULTY, held_out.HEALTHY),
     "unseen": (unseen.FAULTY, unseen.HEALTHY),
+    "fresh": (fresh.FAULTY, fresh.HEALTHY),
+    "last": (last.FAULTY, last.HEALTHY),
 }
 
 
@@ -78,7 +80,8 @@ def arguments(keys: dict[str, Any], seed: int) -> list[str]:
     }
     if str(keys["optimizer"]).endswith("SGD"):
         keys.setdefault("optimizer.lr", 0.1)
-    return [f"--{key}={json.dumps(v) if isinstance(v, bool | list) else v}" for key, v in sorted(keys.items())]
+    stated = {key: value for key, value in keys.items() if value is not None}  # None: the module's own optimizer
+    return [f"--{key}={json.dumps(v) if isinstance(v, bool | list) else v}" for key, v in sorted(stated.items())]
 
 
 def _class(path: str) -> Any:
@@ -101,9 +104,9 @@ def run(case: Case, seed: int, more: dict[str, Any], with_fault: bool = True) ->
         out.flush()
         result.text += Path(folder, "out").read_text()[-3000:]
         runs = sorted(Path(folder, "lightning_logs", "case").glob("version_*"), key=lambda path: int(path.name[8:]))
-        for last in runs[-1:]:
+        for latest in runs[-1:]:
             with contextlib.suppress(OSError):
-                _read(result, last)
+                _read(result, latest)
     result.seconds = time.perf_counter() - started
     return result
 
