@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 
 from callbacks.doctor.diagnosis import Diagnosis, Evidence, Thresholds
-from callbacks.doctor.history import History, entropy
+from callbacks.doctor.history import Evaluation, History, entropy
 from callbacks.doctor.remedies import Keys, spare_cores
 
 
@@ -124,8 +124,7 @@ class ClassImbalance(Diagnosis):
             return None
         if history.call.count > history.batch_size > 0:  # tokens or pixels: that some of them are rare is their nature
             return None
-        most = max(counts)
-        rare = [k for k, n in enumerate(counts) if n * limits.imbalance < most]
+        most, rare = max(counts), _rare(counts, limits)
         if not rare or any(len(found.val_classes) != len(counts) for found in last):
             return None
         frequent = [k for k in range(len(counts)) if k not in rare]
@@ -159,7 +158,21 @@ class ClassImbalance(Diagnosis):
         )
 
 
-def _recall(found, classes: list[int]) -> float:  # type: ignore[no-untyped-def]
+def _rare(counts: np.ndarray, limits: Thresholds) -> list[int]:
+    """The classes with far fewer samples than the most frequent one."""
+    return [k for k, n in enumerate(counts) if n * limits.imbalance < counts.max()]
+
+
+def _frequent_are_known(history: History, found: Evaluation, limits: Thresholds) -> bool:
+    """Whether it is only the rare classes, of which validation may have more, that are not recognised."""
+    rare = _rare(history.classes, limits)
+    if not rare or len(found.val_classes) != len(history.classes):
+        return False
+    frequent = [k for k in range(len(history.classes)) if k not in rare]
+    return _recall(found, frequent) > 0.6
+
+
+def _recall(found: Evaluation, classes: list[int]) -> float:
     return sum(found.val_rights[k] for k in classes) / max(sum(found.val_classes[k] for k in classes), 1e-9)
 
 
@@ -220,6 +233,8 @@ class TrainValMismatch(Diagnosis):
             if train is None or val is None:
                 return None
             if train < 0.6 or val > 0.2 or (found.val_loss or 0.0) < 0.9 * history.scale:
+                return None
+            if _frequent_are_known(history, found, limits):
                 return None
             # while running statistics lag behind, the training data look as bad in evaluation mode
             same = history.skill(found.same_eval_accuracy)

@@ -81,6 +81,8 @@ class Underfitting(Diagnosis):
         third = max(2, len(found) // 3)
         before = statistics.fmean(e.train_loss for e in found[-2 * third : -third])
         after = statistics.fmean(e.train_loss for e in found[-third:])
+        if after < 0.85 * before:  # it is on its way
+            return None
         # at this pace, the loss at the end
         left = max(0.0, history.total - history.step) / max(history.step / len(found), 1)
         ahead = after - (before - after) / third * min(left, 3.0 * len(found))

@@ -108,7 +108,7 @@ class History:
         largest: Steps and the largest absolute value of the first layer's inputs.
         dropout: The layer that drops the most, and how much.
         still: Parameters that should have moved and did not, and why: "no optimizer", "no gradient", or "".
-        narrowest: Units of the narrowest hidden layer; 0 for a network without one.
+        narrowest: Units of the narrowest hidden layer; 0 for a network without one, or that is linear all the same.
         constant: Layers all of whose weights were one number, and not 0, at the start.
         equal: Layers all of whose units are equal, after some steps.
         frozen: The share of parameters with `requires_grad` off.
@@ -344,6 +344,13 @@ class History:
             return True
         rises = self.rates[-1][1] > 1.001 * self.rates[max(0, len(self.rates) - 4)][1]
         return first > 1 and ((rises and self.rates[-1][1] >= top) or self.step - first < 0.1 * first + 10)
+
+    @property
+    def peaking(self) -> bool:
+        """Whether a learning rate that has risen to its top is still near it, in a run that is far from its end."""
+        top = max((rate for _, rate in self.rates), default=0.0)
+        risen = top > 3 * self.rates[0][1] if self.rates else False
+        return risen and self.rates[-1][1] > 0.5 * top and self.part < 0.75
 
     @property
     def cooling(self) -> bool:

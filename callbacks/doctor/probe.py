@@ -16,6 +16,25 @@ RECTIFIERS = {"relu", "relu_", "relu6", "threshold", "threshold_"}
 SQUASHERS = {"tanh": "tanh", "tanh_": "tanh", "sigmoid": "sigmoid", "sigmoid_": "sigmoid"}
 WEIGHTING = {"linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "matmul", "mm"}
 DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"}
+# of which a network that has only these is a linear one
+LINEAR = {
+    *(
+        "linear",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "flatten",
+        "view",
+        "reshape",
+        "permute",
+        "transpose",
+        "movedim",
+        "squeeze",
+    ),
+    *("unsqueeze", "contiguous", "to", "float", "__get__", "__getitem__", "add", "__add__", "sub", "__sub__", "cat"),
+    *("stack", "mean", "sum", "batch_norm", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"),
+    *("dropout", "dropout1d", "dropout2d"),
+}
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 MOST_CLASSES = 1000  # of which each is looked at by itself
 ROWS = 1024  # of a prediction are enough to see whether they are probabilities
@@ -107,6 +126,7 @@ class Probe(TorchFunctionMode):
         entered: Whether it is there.
         dropout: The layer that drops the most, and how much.
         largest: The largest absolute value of the inputs of the first layer.
+        linear: Whether nothing was called up to the loss that could make the network more than a linear one.
     """
 
     def __init__(self, layers: bool = False, early: bool = True) -> None:
@@ -126,6 +146,12 @@ class Probe(TorchFunctionMode):
         self.entered = False
         self.dropout: tuple[str, float] = ("", 0.0)
         self.largest: float | None = None
+        self._functions: set[str] = set()
+
+    @property
+    def linear(self) -> bool:
+        """Whether nothing was called up to the loss that could make the network more than a linear one."""
+        return bool(self.calls) and bool(self._functions & WEIGHTING) and self._functions <= LINEAR
 
     # ---- being there
 
@@ -191,6 +217,8 @@ class Probe(TorchFunctionMode):
         elif self.largest is None and name in WEIGHTING and args and _is_float(args[0]):
             self.largest = float(args[0].detach().abs().max())
         if self.layers:
+            if not self.calls and isinstance(output, Tensor) and output.requires_grad:
+                self._functions.add(name)
             if name in RECTIFIERS and _is_float(output):
                 with torch.no_grad():
                     self._look_at_units(self._name("relu", self.dead), output.detach())

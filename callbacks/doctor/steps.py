@@ -184,6 +184,8 @@ class LearningRateTooHigh(Diagnosis):
         """Large steps, and a poor loss that goes up and down instead of down."""
         losses = [loss for _, loss in history.losses]
         level = history.level
+        if history.peaking:  # a schedule's top is meant to be as high as goes, and for as long as it lasts
+            return False
         if level is None or level < 0.25 or not history.after(0.2, 60) or len(losses) < 60 or update < 0.02:
             return False
         if update > limits.update_high and level > 0.35:

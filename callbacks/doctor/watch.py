@@ -183,25 +183,8 @@ class Watch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._leave()
-        history, probe = self.history, self._probe
-        step = _step(trainer, done=True)
-        call = None
-        if probe is not None:
-            self._probe = None
-            call = max(probe.calls, key=lambda found: found.count, default=None)
-            if self._replay is not None and call is not None and probe.again is not None:
-                self._same = compare(self._replay, probe.again, call, batch)
-            self._replay = None
-            if call is not None:
-                history.add_call(step, call)
-            if probe.first is not None and len(history.firsts) < 3:
-                history.firsts.append(probe.first)
-            if probe.largest is not None:
-                history.largest.append((step, probe.largest))
-            if probe.dropout[1] > history.dropout[1]:
-                history.dropout = probe.dropout
-            if self._sample is not None and probe.layers:
-                self._take_layers(probe)
+        history, step = self.history, _step(trainer, done=True)
+        call = self._take_probe(step, batch)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor) and loss.numel() == 1:
             self._note_loss(step, float(loss) * max(1, trainer.accumulate_grad_batches))
@@ -215,6 +198,28 @@ class Watch(Callback):
             history.rates.append((step, max(_rates(trainer), default=0.0)))
         self._take_time(trainer, batch, batch_idx)
         self._arm(trainer, batch_idx + 1)
+
+    def _take_probe(self, step: int, batch: Any) -> LossCall | None:
+        history, probe, replay = self.history, self._probe, self._replay
+        self._probe = self._replay = None
+        if probe is None:
+            return None
+        call = max(probe.calls, key=lambda found: found.count, default=None)
+        if call is not None:
+            if replay is not None and probe.again is not None:
+                self._same = compare(replay, probe.again, call, batch)
+            history.add_call(step, call)
+        if probe.linear:
+            history.narrowest = 0
+        if probe.first is not None and len(history.firsts) < 3:
+            history.firsts.append(probe.first)
+        if probe.largest is not None:
+            history.largest.append((step, probe.largest))
+        if probe.dropout[1] > history.dropout[1]:
+            history.dropout = probe.dropout
+        if self._sample is not None and probe.layers:
+            self._take_layers(probe)
+        return call
 
     def _note_loss(self, step: int, loss: float) -> None:
         if self.history.losses and self.history.losses[-1][0] == step:  # gradients are accumulated

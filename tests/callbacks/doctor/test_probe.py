@@ -184,3 +184,20 @@ def test_what_is_dropped() -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.25), nn.Dropout(0.75), nn.Linear(8, 3))
     assert look(net, torch.randn(6, 4)).dropout == ("2", 0.75)
     assert look(net.eval(), torch.randn(6, 4)).dropout == ("", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("between", "linear"),
+    [
+        ([nn.Identity()], True),
+        ([nn.BatchNorm1d(8), nn.Dropout(0.1)], True),
+        ([nn.ReLU()], False),
+        ([nn.PReLU()], False),
+        ([nn.LayerNorm(8)], False),
+        ([nn.Unflatten(1, (1, 8)), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(4, 8)], False),
+    ],
+)
+def test_a_network_without_activations_is_a_linear_one(between: list[nn.Module], linear: bool) -> None:
+    net = nn.Sequential(nn.Linear(4, 8), *between, nn.Linear(8, 3))
+    assert look(net, torch.randn(6, 4), lambda output: F.cross_entropy(output, LABELS)).linear is linear
+    assert not look(net, torch.randn(6, 4)).linear, "without a loss nothing is known of it"
