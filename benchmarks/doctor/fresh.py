@@ -343,7 +343,7 @@ HEALTHY = [
         | {"data.classes": 5, "data.samples": 3000, "model.width": 48, "trainer.max_epochs": 7}
         | lr(2e-3),
     ),
-    Case("transformer on digits", new("encoder", "rows", 12, 2e-3, model_width=32, model_norm=True) | ADAMW),
+    Case("transformer on digits", new("encoder", "rows", 12, 2e-3, model_width=32, model_norm=True) | ADAMW | COSINE),
     Case("sensors", family("DictClassifier", "Shelf", 11, 2e-3, data_name="sensors", model_sizes=[64, 64]) | ADAMW),
     Case("tutorial on letters, AdamW", family("TutorialNet", "Shelf", 14, 3e-3, model_loss="ce") | ADAMW),
     Case("residual network on photographs", new("resnet", "photos", 8, 2e-3, model_norm=True, model_width=16)),
@@ -417,7 +417,7 @@ HEALTHY = [
     ),
     Case(
         "the project's MLP, batches of 256, accumulated",
-        stock("MLP", 40, 0.01, data_batch_size=256, net_width=96) | ADAMW | ACCUMULATED,
+        stock("MLP", 40, 4e-3, data_batch_size=256, net_width=96) | ADAMW | ACCUMULATED,
     ),
     # ---- accumulated and clipped
     Case(
