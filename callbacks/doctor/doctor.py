@@ -341,6 +341,8 @@ class Doctor(Watch):
     def report(self) -> dict[str, Any]:
         """What `doctor.json` holds."""
         total = self.history.total
+        if math.isinf(total) and self.history.ended:  # of a stream nobody knew
+            total = self.history.step
         return {
             "checked": self.checked,
             "steps": int(total) if math.isfinite(total) else None,

@@ -229,6 +229,9 @@ class OverRegularised(Diagnosis):
     causes = (*BROKEN, "nan_or_inf", "learning_rate_too_high", "exploding_gradients")
 
     def examine(self, history: History, limits: Thresholds) -> Evidence | None:
+        early = [sample.reach for sample in history.samples[:4]]
+        if len(early) == 4 and all(reach is not None and reach < limits.vanishing for reach in early):
+            return None  # decay is most of a step where no gradient arrives, from the start
         if found := self._decays(history, limits):
             return found
         if not history.after(0.1, 30) or history.warming:

@@ -52,6 +52,12 @@ class Sample:
         """The median over the layers of the update-to-weight ratio."""
         return statistics.median(self.updates.values()) if self.updates else None
 
+    @property
+    def reach(self) -> float | None:
+        """The gradient of the first layer over the largest one of a layer; None for few layers, and where one is 0."""
+        norms = list(self.grads.values())
+        return norms[0] / max(norms) if len(norms) >= 3 and norms[0] > 0 else None
+
 
 @dataclass
 class Evaluation:

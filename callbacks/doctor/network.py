@@ -221,21 +221,16 @@ class VanishingGradients(Diagnosis):
         last = [sample for sample in history.samples if len(sample.grads) >= 3][-4:]
         if len(last) < 4 or not history.after(0.08, 20) or history.warming or not history.stuck:
             return None
-        ratios = []
-        for sample in last:
-            first, most = next(iter(sample.grads.values())), max(sample.grads.values())
-            if most <= 0 or first <= 0:  # no gradient at all is something else
-                return None
-            ratios.append(first / most)
-        if max(ratios) >= limits.vanishing:
+        ratios = [sample.reach for sample in last]
+        if any(ratio is None or ratio >= limits.vanishing for ratio in ratios):  # no gradient at all is something else
             return None
         layer = next(iter(last[-1].grads))
         return Evidence(
-            f"the gradient of {layer} is {ratios[-1]:.1e} times the largest one of a layer at step "
+            f"the gradient of {layer} is {ratios[-1] or 0.0:.1e} times the largest one of a layer at step "
             f"{last[-1].step}, and the "
             f"loss is {history.recent():.3g} (first {history.start:.3g})",
             last[0].step,
-            {"ratio": ratios[-1]},
+            {"ratio": ratios[-1] or 0.0},
         )
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:

@@ -55,6 +55,7 @@ class Watch(WatchValidations):
         history.epoch_steps = int(batches / accumulate) if math.isfinite(batches) else 0
         steps = float(trainer.estimated_stepping_batches)
         history.total = steps if steps > 0 else math.inf
+        history.ended = False
         loader: Any = trainer.train_dataloader
         history.workers = getattr(loader, "num_workers", None)
         parameters = list(pl_module.parameters())
