@@ -191,8 +191,8 @@ class Doctor(Watch):
         before = self.history.step
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         step = self.history.step
-        every = 5 if step <= 100 else 20 if step <= 300 else 100
-        if step > before and (step % every == 0 or step in (3, 12)):
+        every = 10 if step <= 100 else 25 if step <= 300 else 100
+        if step > before and (step % every == 0 or step in (3, 5, 12, 15, 25)):
             self._asked = step
             self.examine(trainer, [diagnosis for diagnosis in self.diagnoses if not diagnosis.of_validations])
 

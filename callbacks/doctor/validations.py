@@ -115,8 +115,8 @@ class WatchValidations(Callback):
             found for found in self.history.evaluations if found.same_eval is not None and found.same_train is not None
         ]
         gaps = [abs((found.same_eval or 0.0) - (found.same_train or 0.0)) for found in known[-3:]]
-        often = len(known) < 10 or max(gaps) > 0.05 * self.history.scale
-        if not often and len(self.history.evaluations) % 10:  # the modes are alike, and have been for long
+        often = len(known) < 3 or max(gaps) > 0.05 * self.history.scale
+        if not often and len(self.history.evaluations) % 5:  # the modes are alike
             return False
         last = self.history.evaluations[-1]
         if last.val_loss is None or not math.isfinite(last.train_loss):

@@ -18,8 +18,9 @@ from callbacks.doctor.probe import ACTIVE, LossCall, Probe
 from callbacks.doctor.validations import WatchValidations
 from callbacks.monitor import MOST_WEIGHTS, _compiled, _local, _step, _to_host, _values
 
-EARLY = 20  # steps whose loss call is looked at
-DENSE, EVERY, LATER = 100, 5, 10  # then of the first hundred every fifth one is, and later every tenth
+EARLY = 12  # steps whose loss call is looked at
+DENSE, EVERY, LATER = 100, 5, 20  # then of the first hundred every fifth one is, and later every twentieth
+NORMS = 10  # after the first hundred, of every so many steps the norm of the gradients
 CLOSE = frozenset({1, 2, 3, 5, 8, 13, 21, 34, 55, 89})  # steps that are looked at closely, beside every 100th
 SMALL = 0.3  # of the norm that torch's layers start with, which is the root of a third of their units
 SURE = 64  # inputs after which a unit that never was on is dead
@@ -30,8 +31,9 @@ class Watch(WatchValidations):
     """Keeps a run's `History` up to date.
 
     Of every step it notes the loss and the time; of the first hundred and then of every tenth the norm of the
-    gradients; of the first twenty, then of every fifth and after a hundred of every tenth, what the loss function was
-    given; of ten of the first hundred, then of ten more of the run, or of every hundredth, updates, units, saturation.
+    gradients; of the first twelve, then of every fifth and after a hundred of every twentieth, and at least once before
+    a validation, what the loss function was given; of ten of the first hundred, then of ten more of the run, or of
+    every hundredth, updates, units, saturation.
 
     Attributes:
         history: What is known.
@@ -109,10 +111,12 @@ class Watch(WatchValidations):
         self._last = batch + 1 >= trainer.num_training_batches or bool(
             math.isfinite(check) and (batch + 1) % int(check) == 0
         )
-        compares = self._last and self._visible and (len(self.history.evaluations) < 10 or self._differed())
+        seen = self.history.calls[-1][0] if self.history.calls else 0
+        before = self.history.evaluations[-1].step if self.history.evaluations else 0
+        compares = self._last and self._visible and (seen <= before or self._differed())
         self._hear("on_train_batch_start", self._called(step) or compares)
         self._hear("on_before_backward", False)
-        self._hear("on_before_optimizer_step", step <= DENSE or self._regular(step) or self._close(step))
+        self._hear("on_before_optimizer_step", step <= DENSE or step % NORMS == 0 or self._close(step))
 
     # ---- a step
 
