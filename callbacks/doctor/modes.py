@@ -104,13 +104,13 @@ def compare(replay: Replay, again: tuple[Any, ...], call: LossCall, batch: Any) 
         call: The loss call in it.
         batch: What the step was given.
     """
-    function, given, target, more, options = again
+    function, given = again
     try:
-        output = replay.in_evaluation_mode(given, batch)
+        output = replay.in_evaluation_mode(given["input"], batch)
         if output is None:
             return None
         with torch.no_grad(), Probe(early=False) as probe:
-            function(output, target, *more, **options)
+            function(**{**given, "input": output})
     except Exception:  # a module that can't be called twice
         return None
     now = probe.calls[-1] if probe.calls else None

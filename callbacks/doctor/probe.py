@@ -1,5 +1,7 @@
 """A look inside one forward pass of any module: what the loss was given, what the layers get and give."""
 
+import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -122,7 +124,7 @@ class Probe(TorchFunctionMode):
             number. A channel of a convolution is one unit.
         saturated: By name of a squashing layer, the share of its inputs beyond ±5. A network's last one is left out.
         activations: By name of a layer, mean and standard deviation of what it gave.
-        again: Of the call with the most targets, the function and all that it was given: prediction, target, others.
+        again: Of the call with the most targets, the function and its arguments by name.
         entered: Whether it is there.
         dropout: The layer that drops the most, and how much.
         largest: The largest absolute value of the inputs of the first layer.
@@ -142,7 +144,7 @@ class Probe(TorchFunctionMode):
         self._conv = False
         self._second = False
         self._hooks: list[Any] = []
-        self.again: tuple[Any, Tensor, Tensor, tuple[Any, ...], dict[str, Any]] | None = None
+        self.again: tuple[Any, dict[str, Any]] | None = None
         self.entered = False
         self.dropout: tuple[str, float] = ("", 0.0)
         self.largest: float | None = None
@@ -206,13 +208,12 @@ class Probe(TorchFunctionMode):
         output = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         if name in LOSSES and isinstance(output, Tensor):
+            given = _by_name(func, args, kwargs or {})
             with torch.no_grad():
-                call = _loss_call(name, output, args, kwargs or {}, self.early)
+                call = _loss_call(name, output, given, self.early)
             if call is not None:
                 if all(call.count > other.count for other in self.calls):
-                    given, target = (args[i] if len(args) > i else kwargs[n] for i, n in enumerate(("input", "target")))
-                    options = {k: v for k, v in (kwargs or {}).items() if k not in ("input", "target")}
-                    self.again = (func, given, target.detach(), args[2:], options)
+                    self.again = (func, given)
                 self.calls.append(call)
         elif self.largest is None and name in WEIGHTING and args and _is_float(args[0]):
             self.largest = float(args[0].detach().abs().max())
@@ -297,15 +298,25 @@ def _is_float(output: Any) -> bool:
 # ---- losses
 
 
-def _loss_call(name: str, output: Tensor, args: Any, kwargs: dict[str, Any], early: bool) -> LossCall | None:
-    given = args[0] if args else kwargs.get("input")
-    target = args[1] if len(args) > 1 else kwargs.get("target")
+_signature = functools.lru_cache(maxsize=64)(inspect.signature)
+
+
+def _by_name(func: Any, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a loss function, by their names."""
+    try:
+        return dict(_signature(func).bind(*args, **kwargs).arguments)
+    except (TypeError, ValueError):  # a function of C++ has no signature
+        return dict(zip(("input", "target"), args, strict=False)) | kwargs
+
+
+def _loss_call(name: str, output: Tensor, kwargs: dict[str, Any], early: bool) -> LossCall | None:
+    given, target = kwargs.get("input"), kwargs.get("target")
     if not isinstance(given, Tensor) or not isinstance(target, Tensor) or not given.numel() or not target.numel():
         return None
     call = LossCall(name, math.nan, 0, shape=tuple(given.shape))
     LOSSES[name](call, given.detach(), target.detach(), kwargs, early)
     if name in ("cross_entropy", "nll_loss"):
-        weight = kwargs.get("weight", args[2] if len(args) > 2 else None)
+        weight = kwargs.get("weight")
         call.weight = weight.detach().float().tolist() if isinstance(weight, Tensor) and call.classes else []
     elif isinstance(weight := kwargs.get("pos_weight"), Tensor) and weight.numel() == 1:
         call.weight = [1.0, float(weight)]

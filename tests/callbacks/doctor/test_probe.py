@@ -53,13 +53,16 @@ def test_targets_that_are_left_out_and_sequences_and_soft_ones() -> None:
         F.cross_entropy(LOGITS, torch.tensor([0, 1, -100, -100, 2, 1]))
         F.cross_entropy(LOGITS.T.view(1, 3, 6), LABELS.view(1, 6), reduction="sum")
         F.cross_entropy(LOGITS, F.one_hot(LABELS, 3).float())
-    left_out, sequence, soft = probe.calls
+        F.cross_entropy(LOGITS, LABELS, None, None, 2, None, "sum")
+    left_out, sequence, soft, by_place = probe.calls
     assert left_out.classes == [1, 2, 1]
     assert left_out.count == 4
     assert sequence.classes == [1, 2, 3]
     assert sequence.value == pytest.approx(float(F.cross_entropy(LOGITS, LABELS)))
     assert soft.classes == [1, 2, 3]
     assert soft.accuracy == sequence.accuracy
+    assert by_place.classes == [1, 2, 0]
+    assert by_place.value == pytest.approx(float(F.cross_entropy(LOGITS, LABELS, ignore_index=2)))
 
 
 def test_a_vocabulary_is_counted_as_a_whole() -> None:
