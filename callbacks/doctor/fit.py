@@ -247,6 +247,8 @@ class OverRegularised(Diagnosis):
             return None
         if min(sample.decay for sample in last) < 0.5 or ratio < 0.005 or level < 0.8:
             return None
+        if last[-1].size >= history.samples[0].size:  # weights that steps have blown up, at too high a rate
+            return None
         return Evidence(
             f"weight decay shrinks the weights by {ratio:.1%} in each step, up to step {last[-1].step}, "
             "and that is most of what "
@@ -261,8 +263,7 @@ class OverRegularised(Diagnosis):
         level = history.level
         if len(seen) < 4 or level is None:
             return None
-        first, last = (math.sqrt(sum(norm**2 for norm in sample.weights.values())) for sample in (seen[0], seen[-1]))
-        ratio = last / first if first > 0 else 1.0
+        ratio = seen[-1].size / seen[0].size if seen[0].size > 0 else 1.0
         # normalised layers work as well with small weights
         if ratio > limits.shrunk or level < (0.9 if ratio > 0.1 else 0.6):
             return None

@@ -53,6 +53,11 @@ class Sample:
         return statistics.median(self.updates.values()) if self.updates else None
 
     @property
+    def size(self) -> float:
+        """The norm of all matrices."""
+        return math.sqrt(sum(norm * norm for norm in self.weights.values()))
+
+    @property
     def reach(self) -> float | None:
         """The gradient of the first layer over the largest one of a layer; None for few layers, and where one is 0."""
         norms = list(self.grads.values())

@@ -126,8 +126,9 @@ class LearningRateTooHigh(Diagnosis):
             return self._ended(history, limits)
         start, now = history.start, history.recent(8)
         level = history.level
-        # where weight decay is all that moves the weights, it is not the rate that is too high
-        updates = [s.update if s.update is not None and s.decay < 0.5 else None for s in history.samples]
+        # where weights shrink by nothing but weight decay, it is not the rate that is too high
+        size = history.samples[0].size
+        updates = [None if s.decay >= 0.5 and s.size <= size else s.update for s in history.samples]
         early = [ratio for ratio in updates[:6] if ratio is not None]
         late = [ratio for ratio in updates[-3:] if ratio is not None]
         high = max(statistics.median(early[:3]) if early else 0.0, statistics.median(late) if late else 0.0)
@@ -145,7 +146,7 @@ class LearningRateTooHigh(Diagnosis):
                 return Evidence(
                     f"loss {now:.3g} at step {history.step}, {start:.3g} at the start; {shown}", worst[0], numbers
                 )
-        poor = now > 0.85 * start or (history.step > 60 and level is not None and level > 0.6)
+        poor = now > 0.85 * start or history.stuck or (history.step > 60 and level is not None and level > 0.6)
         if high > limits.update_high and history.after(0.04, 25) and level is not None and poor:
             return Evidence(
                 f"loss {now:.3g} at step {history.step}, {level:.0%} of that of the best constant prediction; {shown}",
