@@ -1,10 +1,10 @@
 """How well the doctor does: faulty and healthy runs through the real fit, and what it said of them.
 
-usage: python benchmarks/doctor/run.py [--set tune|held_out|unseen|fresh|last|all] [--seeds 3] [--repair] [--only TEXT]
+usage: python benchmarks/doctor/run.py [--set NAME|all] [--seeds 3] [--what diagnoses|repairs|both] [--only TEXT]
 
 Of each problem: how many runs were told the right diagnosis as a cause, which wrong ones were, and after which share of
-the run. Of the healthy runs: how many were told anything. With `--repair`, how many of the runs that a key can mend
-come within 3 points of the accuracy of their healthy twins.
+the run. Of the healthy runs: how many were told anything. And with `--doctor.action repair`, how many of the runs that
+a key can mend come within 3 points of the accuracy of their healthy twins.
 """
 
 import os
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--set", choices=[*SETS, "all"], default="all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", help="cases whose names contain this")
-    parser.add_argument("--repair", action="store_true")
+    parser.add_argument("--what", choices=["diagnoses", "repairs", "both"], default="both")
     parser.add_argument("--show", action="store_true", help="what was said of each run that was not as it should be")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="every result, as JSON")
@@ -173,48 +173,48 @@ def main() -> None:
         faulty, healthy = SETS[name]
         chosen = [case for case in (*faulty, *healthy) if given.only in case.name]
         print(f"\n== {name}: {len(chosen)} cases, {given.seeds} seeds", flush=True)
-        results = _run_all(chosen, given)
-        everything += results
-        (report_repairs if given.repair else report)(results, {case.name: case for case in chosen})
+        every = {case.name: case for case in chosen}
+        if given.what != "repairs":
+            results = _run_all([(case, {}, True) for case in chosen], every, given)
+            report(results, every)
+            everything += results
+        if given.what != "diagnoses":
+            ways: tuple[tuple[dict[str, Any], bool], ...] = (({"doctor.action": "repair"}, True), ({}, False))
+            pairs = [(case, *way) for case in chosen if case.repairable for way in ways]
+            results = _run_all(pairs, every, given, show=False)
+            report_repairs(results)
+            everything += results
     if given.out:
         given.out.write_text(json.dumps([vars(result) for result in everything], indent=1))
 
 
-def _run_all(chosen: list[Case], given: Any) -> list[Result]:
+def _run_all(
+    ways: list[tuple[Case, dict[str, Any], bool]], every: dict[str, Case], given: Any, show: bool = True
+) -> list[Result]:
+    """Each case with more keys, with or without its fault, and with each seed."""
     context = multiprocessing.get_context("fork")
     results = []
     with ProcessPoolExecutor(given.jobs, mp_context=context) as pool:
-        tasks = []
-        for seed in range(given.seeds):
-            for case in chosen:
-                if given.repair:
-                    if case.repairable:
-                        tasks.append(pool.submit(run, case, seed, {"doctor.action": "repair"}))
-                        tasks.append(pool.submit(run, case, seed, {}, False))
-                else:
-                    tasks.append(pool.submit(run, case, seed, {}))
-        every = {case.name: case for case in chosen}
+        tasks = [pool.submit(run, case, seed, *way) for seed in range(given.seeds) for case, *way in ways]
         for task in tasks:
             result = task.result()
             results.append(result)
             case = every[result.case]
             well = not result.causes if not result.problem else _right(result, case) and len(result.causes) == 1
-            if result.total == 0 or (given.show and not well and not given.repair):
+            if show and (result.total == 0 or (given.show and not well)):
+                said = [
+                    f"{name} at {result.steps[name]}/{result.total}: {result.evidence[name]}" for name in result.causes
+                ]
+                nothing = "nothing said" + (f" {result.text[-600:]}" if result.total == 0 else "")
                 print(
                     f"{result.case} (seed {result.seed}, {result.seconds:.1f} s, accuracy {result.accuracy:.3f}): "
-                    + (
-                        " | ".join(
-                            f"{name} at {result.steps[name]}/{result.total}: {result.evidence[name]}"
-                            for name in result.causes
-                        )
-                        or "nothing said" + (f" {result.text[-600:]}" if result.total == 0 else "")
-                    ),
+                    + (" | ".join(said) or nothing),
                     flush=True,
                 )
     return results
 
 
-def report_repairs(results: list[Result], every: dict[str, Case]) -> None:
+def report_repairs(results: list[Result]) -> None:
     """Print how far the repaired runs come, next to their healthy twins."""
     print(f"\n{'case':75}{'seed':>5}{'repaired':>10}{'healthy':>9}")
     good, pairs = 0, list(zip(results[::2], results[1::2], strict=True))

@@ -310,10 +310,10 @@ def test_regularisation_that_is_too_strong() -> None:
     decay = run(lambda step: CHANCE, steps=60, update=lambda step: 0.2)
     for sample in decay.samples:
         sample.decay = 0.98
-        sample.weights = {layer: 3.0 * 0.9**sample.step for layer in sample.weights}
+        sample.weights = dict.fromkeys(sample.weights, 3.0 * 0.9**sample.step)
     assert set(found(decay)) == {"over_regularised"}
     for sample in decay.samples:  # so large a rate that decay has something to do, and far from enough
-        sample.weights = {layer: 3.0 * 1.1**sample.step for layer in sample.weights}
+        sample.weights = dict.fromkeys(sample.weights, 3.0 * 1.1**sample.step)
     assert set(found(decay)) == {"learning_rate_too_high"}
     penalty = run(lambda step: CHANCE, steps=60)
     penalty.losses = [(step, 10.0 + step / 100) for step, _ in penalty.losses]
