@@ -45,8 +45,11 @@ class NotLearning(Diagnosis):
         if best <= limits.chance * chance:
             return None
         third = len(values) // 3
-        falls = statistics.fmean(values[-third:]) < statistics.fmean(values[-2 * third : -third]) - 0.002 * chance
-        if best < 0.99 * chance and falls and not history.after(0.5, 100):  # slowly, it does learn
+        parts = [values[i : i + third] for i in range(len(values) % third, len(values), third)]
+        begin, middle, end = map(statistics.fmean, parts)
+        falls = end < middle - 0.002 * chance
+        surely = begin > middle > end and chance - end > 2.5 * statistics.stdev(parts[-1]) / math.sqrt(third)
+        if ((best < 0.99 * chance and falls) or surely) and not history.after(0.5, 100):  # slowly, it does learn
             return None
         return Evidence(
             f"the loss was never below {best:.4g} in {history.step} steps, and the best constant "
@@ -136,7 +139,9 @@ class Overfitting(Diagnosis):
         if worse := _less_right(found):
             return worse
         best = min(range(len(found)), key=lambda i: found[i].val_loss or 0.0)
-        if len(found) - 1 - best < 3:
+        planned = len(found) / history.part if 0 < history.part <= 1 else math.inf
+        since = len(found) - 1 - best
+        if since < 3 or (since < min(0.3 * planned, 5) and history.part < 0.95):  # it may come down again
             return None
         low = found[best]
         lately = [e.val_loss or 0.0 for e in found[-3:]]

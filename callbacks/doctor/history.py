@@ -358,10 +358,12 @@ class History:
 
     @property
     def peaking(self) -> bool:
-        """Whether a learning rate that has risen to its top is still near it, in a run that is far from its end."""
-        top = max((rate for _, rate in self.rates), default=0.0)
-        risen = top > 3 * self.rates[0][1] if self.rates else False
-        return risen and self.rates[-1][1] > 0.5 * top and self.part < 0.75
+        """Whether a schedule that has risen to its top is still near it, or on its way down, with more to come."""
+        if len(self.rates) < 4:
+            return False
+        top, now = max(rate for _, rate in self.rates), self.rates[-1][1]
+        falls = now < 0.99 * self.rates[-4][1]
+        return top > 3 * self.rates[0][1] and now > 0.1 * top and (falls or self.part < 0.75)
 
     @property
     def cooling(self) -> bool:

@@ -136,6 +136,9 @@ class DeadUnits(Diagnosis):
         # a trained network can do with few units
         if not self._early(seen, layer, limits) and not (share > 0.9 and history.stuck):
             return None
+        # and one that learns well with those that are left is not ill
+        if share < 0.9 and not (history.after(0.2, 40) and (history.level or 1.0) > 0.5):
+            return None
         since = next(sample.step for sample in seen if sample.dead.get(layer, (0.0, 0))[0] > limits.dead_units)
         return Evidence(
             f"{share:.0%} of the {units} units of {layer} are off for all inputs, from step {since} on",
@@ -304,6 +307,9 @@ class TrainEvalMismatch(Diagnosis):
         rights = [found.same_train_accuracy for found in last if found.same_train_accuracy is not None]
         others = [found.same_eval_accuracy for found in last if found.same_eval_accuracy is not None]
         if rights and others and statistics.fmean(others) > 0.93 * statistics.fmean(rights):
+            return None
+        # at the top of a schedule running statistics lag behind, by some part of the samples
+        if history.peaking and rights and others and statistics.fmean(others) > 0.5 * statistics.fmean(rights):
             return None
         found = last[-1]
         shown = (

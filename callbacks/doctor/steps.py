@@ -55,7 +55,7 @@ class ExplodingGradients(Diagnosis):
         norms = [(step, norm) for step, norm in history.norms if math.isfinite(norm)]
         if len(norms) < (2 if history.bad else 8):
             return None
-        if found := self._outliers(history, norms):
+        if found := self._outliers(history, norms) or self._broke(history, norms, limits):
             return found
         first = norms[0][1]
         chance = history.chance if history.call and history.call.k else None
@@ -80,6 +80,25 @@ class ExplodingGradients(Diagnosis):
                 {"norm": most, "median": usual, "spikes": len(spikes)},
             )
         return None
+
+    @staticmethod
+    def _broke(history: History, norms: list[tuple[int, float]], limits: Thresholds) -> Evidence | None:
+        """One step with huge gradients, from which what was learnt before has not come back."""
+        if not history.stuck or len(norms) < 15:
+            return None
+        step, worst = max(norms[8:-5], key=lambda found: found[1], default=(0, 0.0))
+        usual = statistics.median([norm for other, norm in norms if other < step][-20:] or [math.inf])
+        losses = [loss for other, loss in history.losses if other < step][-8:]
+        if worst <= limits.exploding * usual or not losses:
+            return None
+        before, now = statistics.median(losses), history.recent(8)
+        if before > 0.7 * now:
+            return None
+        return Evidence(
+            f"norm {worst:.3g} at step {step}, {usual:.3g} before; the loss was {before:.3g} and is {now:.3g} now",
+            step,
+            {"norm": worst, "median": usual, "spikes": 1.0},
+        )
 
     @staticmethod
     def _outliers(history: History, norms: list[tuple[int, float]]) -> Evidence | None:
@@ -242,6 +261,8 @@ class LearningRateTooLow(Diagnosis):
             return None
         if history.norms and statistics.median(norm for _, norm in history.norms[-10:]) < 1e-7:
             return None  # without gradients no rate helps
+        if (history.update(first=5) or 0.0) > 10 * limits.update_low:  # it was not when there was something to learn
+            return None
         start, now = history.start, history.recent()
         floor = 0.0
         progress = (start - now) / (start - floor) if start > floor else 1.0
