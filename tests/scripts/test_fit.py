@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from runs import Run
 from tests.conftest import CNN, ROOT, SMALL, Command
+from tests.processes import running
 
 VERSION_0 = Path("lightning_logs/cnn/version_0")
 ONE_EPOCH = [*SMALL, "--trainer.max_epochs", "1"]
@@ -420,28 +420,12 @@ def test_no_metric_is_called_hp_metric(trained: Run) -> None:
 
 
 def test_ctrl_c_says_where_the_run_is_and_gives_its_signal_as_status(tmp_path: Path) -> None:
-    script, out = ROOT / "scripts" / "fit.py", tmp_path / "out"
-    command = [
-        sys.executable,
-        str(script),
-        *SMALL,
-        "--trainer.max_epochs",
-        "10000",
-        "--early_stopping.patience",
-        "10000",
-    ]
-    with out.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        end = time.monotonic() + 100
-        while "epoch   2" not in out.read_text() and time.monotonic() < end:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 128 + signal.SIGINT
-    finally:
-        process.kill()
-        process.wait()
-    lines = out.read_text().splitlines()
+    script = ROOT / "scripts" / "fit.py"
+    with running(tmp_path, *SMALL, "--trainer.max_epochs", "10000", "--early_stopping.patience", "10000") as fit:
+        fit.until(lambda: "epoch   2" in fit.out)
+        fit.signal(signal.SIGINT)
+        assert fit.end(60) == 128 + signal.SIGINT
+    lines = fit.out.splitlines()
     assert lines[-1] == f"to go on: python {script} --resume lightning_logs/cnn/version_0"
     assert re.fullmatch(r"stopped in epoch \d+, step \d+: lightning_logs/cnn/version_0/.*last.ckpt", lines[-2])
     assert (VERSION_0 / "checkpoints" / "last.ckpt").is_file()
