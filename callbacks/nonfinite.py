@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from callbacks.loops import Where, seed_generators
 from callbacks.stop import agree
@@ -156,7 +158,9 @@ class OnNonFinite(Callback):
         number = loop.batch_idx
         self._looking = True
         first = first_bad(trainer, pl_module, loop._results.batch, number)
-        indices = [] if late else _indices(trainer, number)
+        indices = [] if late else indices_of(trainer.train_dataloader, number)
+        good = _finite_samples(loop._results.batch, len(indices))
+        bad = [index for index, fine in zip(indices, good, strict=True) if not fine]
         facts = {
             "loss": str(value),
             "step": step,
@@ -165,6 +169,8 @@ class OnNonFinite(Callback):
             "first": first,
             "lr": rates,
             "indices": indices,
+            "bad_indices": bad,
+            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         where = ""
         if folder := _folder(trainer):
@@ -172,12 +178,13 @@ class OnNonFinite(Callback):
             with suppress(OSError):
                 path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
                 where = f", all in {path}"
-        shown = ", ".join(map(str, indices[:8])) + (f", … ({len(indices)}{where})" if len(indices) > 8 else "")
+        blamed = bad or indices
+        shown = ", ".join(map(str, blamed[:8])) + (f", … ({len(blamed)}{where})" if len(blamed) > 8 else "")
         rank = f" of process {trainer.global_rank}" if trainer.world_size > 1 else ""
         return (
             f"loss: {value} in step {step} (epoch {trainer.current_epoch}, batch {number}{rank}); "
             f"first not finite: {first}; lr {', '.join(f'{rate:.3g}' for rate in rates)}"
-            + (f"; samples {shown}" if indices else "")
+            + (f"; {'sample' if len(blamed) == 1 else 'samples'} {shown}" if blamed else "")
             + _last_good(trainer)
         )
 
@@ -235,9 +242,17 @@ def _finite(value: Any) -> bool:
     return True
 
 
-def _indices(trainer: Trainer, batch: int) -> list[int]:
-    """The samples of a batch, where the loader can say."""
-    loader: Any = trainer.train_dataloader
+def _finite_samples(batch: Any, size: int) -> list[bool]:
+    """Of each sample of a batch whether what the loader gave of it is finite."""
+    good = torch.ones(size, dtype=torch.bool)
+    for value in tree_leaves(batch):
+        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim and len(value) == size:
+            good &= value.isfinite().reshape(size, -1).all(1).cpu()
+    return good.tolist()
+
+
+def indices_of(loader: Any, batch: int) -> list[int]:
+    """The numbers of the samples of a batch, where the loader can say; nothing where it can't."""
     parts: list[Any] = [loader, getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)]
     for part in parts:
         if hasattr(part, "indices_of"):

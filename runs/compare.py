@@ -23,7 +23,10 @@ from runs.status import better_mode, part, read_config, read_json, run_folders, 
 # keys that say where a run is and not what it is; they differ in all runs
 PLACES = ("name", "checkpoint.dirpath", "trainer.default_root_dir", "trainer.logger", "trainer.plugins")
 METRIC = "val/loss"
-COLOURS = {"finished": "green", "running": "blue", "interrupted": "yellow", "broken": "red"}
+COLOURS = {
+    "finished": "green", "running": "blue", "interrupted": "yellow",
+    "ended by doctor": "red", "not finite": "red", "broken": "red",
+}  # fmt: skip
 SHOWN = 24  # signs of a value in the terminal
 
 
@@ -34,7 +37,7 @@ class Row:
     Attributes:
         folder: Its folder.
         name: The folder as it is called.
-        status: finished, running, interrupted, or broken.
+        status: As `runs.status.status` has it.
         metrics: Those of the best epoch, and of the test.
         epochs: How many it has done or begun; None where nothing says it.
         seconds: How long it was trained.

@@ -135,6 +135,8 @@ def doctor(found: dict[str, Any]) -> dict[str, Any] | None:
     repairs = [repair for repair in found.get("repairs") or [] if isinstance(repair, dict)]
     return {
         "checked": [str(name).replace("_", " ") for name in found["checked"]],
+        "unseen": [f"{name} ({why})".replace("_", " ") for name, why in part(found, "unseen").items()],
+        "successor": str(found.get("repaired_in") or ""),
         "findings": [
             {
                 **_finding(cause),
@@ -164,6 +166,7 @@ def _finding(finding: dict[str, Any]) -> dict[str, Any]:
         "place": ", ".join(place),
         "evidence": str(finding.get("evidence") or ""),
         "remedies": [str(remedy) for remedy in finding.get("remedies") or []],
+        "advice": str(finding.get("advice") or ""),
     }
 
 

@@ -174,7 +174,7 @@ def commands(facts: Facts, starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         commits = {part(start, "git").get("commit") for start in starts}
         if len(commits) > 1:
             notes.append("The run went on with another commit than it began with.")
-    again = f"python scripts/fit.py --resume {place}" if facts.status == "interrupted" else ""
+    again = f"python scripts/fit.py --resume {place}" if facts.status in ("interrupted", "not finite") else ""
     return {"lines": lines, "notes": notes, "resume": again, "report": f"python scripts/report.py {place}"}
 
 

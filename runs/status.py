@@ -16,12 +16,26 @@ LOWER_IS_BETTER = re.compile(r"loss|err|mse|mae|nll|perplexity|ppl|bpb|bits|brie
 
 
 def status(folder: Path, config: Any, summary: dict[str, Any]) -> str:
-    """`finished`, `running`, `interrupted`, or `broken` for a run without a config that can be read."""
+    """What became of a run.
+
+    `finished`, `ended by doctor`, `running`, `not finite` after a loss that was NaN or infinite, `interrupted`, or
+    `broken` for a run without a config that can be read.
+    """
     if not isinstance(config, dict) or not config:
         return "broken"
     if summary and not summary.get("unsaved"):
-        return "finished"
-    return "running" if RunLock(folder).held_elsewhere() else "interrupted"
+        return "ended by doctor" if str(summary.get("stopped")).startswith("by the doctor") else "finished"
+    if RunLock(folder).held_elsewhere():
+        return "running"
+    return "not finite" if _not_finite(folder) else "interrupted"
+
+
+def _not_finite(folder: Path) -> bool:
+    """Whether the last start of a run ended with a loss that was not finite."""
+    bad = [str(read_json(path).get("time", "")) for path in folder.glob("*nonfinite.json")]
+    starts = read_json(folder / "environment.json").get("starts")
+    last = starts[-1] if isinstance(starts, list) and starts else {}
+    return bool(bad) and max(bad) >= str(last.get("time", "") if isinstance(last, dict) else "")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import math
 import shlex
 import sys
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,21 @@ def _doctor(found: dict[str, Any]) -> list[str]:
     if not checked and not findings:
         return ["could see too little to say anything"]
     if not findings:
-        return ["no problems found", f"looked for {', '.join(checked)}".replace("_", " ")]
+        return ["no problems found", looked_for(checked, found.get("unseen") or {})]
     lines = []
     for finding in findings:
         lines.append(f"{finding['title']}: {finding['evidence']}")
         lines += [f"try {remedy}" for remedy in finding["remedies"][:3]] or [finding["advice"]]
     return lines
+
+
+def looked_for(checked: Sequence[str], unseen: Mapping[str, str]) -> str:
+    """What the doctor could look for: the names, or where most could be, their number and the names of the others."""
+    if len(unseen) > len(checked):
+        return f"looked for {', '.join(checked)}".replace("_", " ")
+    others = ", ".join(f"{name.replace('_', ' ')} ({why})" for name, why in unseen.items())
+    text = f"looked for {len(checked)} of {len(checked) + len(unseen)} problems"
+    return f"{text}, not for {others}" if others else text
 
 
 def hanging(text: str, indent: int, console: Console) -> str:

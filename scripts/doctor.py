@@ -26,6 +26,7 @@ from pathlib import Path
 if not __package__:  # started as a script: the rooms of this clone come first, wherever it is started from
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import scripts  # noqa: F401 (before torch: how its threads wait)
 from runs.errors import UserError
 from scripts.arguments import PlainParser
 from scripts.examine import examine_config

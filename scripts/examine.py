@@ -18,11 +18,12 @@ from rich.text import Text
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from callbacks.doctor import Doctor, History, Keys, Thresholds
-from callbacks.doctor.data import expected_entropy
+from callbacks.doctor import Doctor, Evidence, History, Keys, Thresholds
+from callbacks.doctor.data import LabelOrder, expected_entropy
 from callbacks.doctor.history import constant_loss, entropy
-from callbacks.doctor.probe import InputFacts, LossCall, facts
+from callbacks.doctor.probe import LossCall, facts
 from callbacks.doctor.watch import Watch
+from callbacks.nonfinite import indices_of
 from runs.errors import UserError, told
 from runs.summary import hanging
 from scripts.cli import CLI, can_evaluate
@@ -56,12 +57,14 @@ class Check:
         text: What was found.
         wrong: Whether it is a problem.
         remedies: What mends it, the best one first.
+        open: Whether it could not be decided.
     """
 
     name: str
     text: str
     wrong: bool = False
     remedies: list[str] = field(default_factory=list)
+    open: bool = False
 
 
 class Repeated:
@@ -207,7 +210,9 @@ def examine_config(args: Sequence[str], help_text: str) -> bool:
         raise told(error, before_training=cli.trainer.global_step == 0) from error
     doctor: Doctor = cli.config_init.doctor
     limits = doctor.thresholds
-    checks = [*first_steps(history, keys, doctor), one_batch(history, keys), *parts(seen.train, seen.val, limits)]
+    checks = first_steps(history, keys, doctor)
+    known = any(check.wrong for check in checks)
+    checks += [one_batch(history, keys, known), *parts(seen.train, seen.val, limits, keys)]
     checks += loading(seen.milliseconds, seen.workers, learn.step, keys, limits)
     _show(checks)
     return any(check.wrong for check in checks)
@@ -258,8 +263,14 @@ def _cut(history: History, steps: int) -> History:
     return early
 
 
-def one_batch(history: History, keys: Keys) -> Check:
-    """Whether one batch is learnt by heart: a network that can't do that will learn nothing else."""
+def one_batch(history: History, keys: Keys, known: bool = False) -> Check:
+    """Whether one batch is learnt by heart: a network that can't do that will learn nothing else.
+
+    Args:
+        history: Of learning it.
+        keys: Of the config.
+        known: Whether its first steps have shown what is wrong, which is what comes first then.
+    """
     if not history.losses:
         return Check("one batch", "the module returns no loss that could be looked at")
     call, steps, start, end = history.call, history.step, history.losses[0][1], history.recent(5)
@@ -269,7 +280,9 @@ def one_batch(history: History, keys: Keys) -> Check:
     if _is_learnt(history, 0.5):
         return Check("one batch", text)
     if steps < FEW and math.isfinite(end):
-        return Check("one batch", f"{text}: too few in {LEARNING:.0f} s to say whether it can be learnt")
+        return Check("one batch", f"{text}: too few in {LEARNING:.0f} s to say whether it can be learnt", open=True)
+    if known:
+        return Check("one batch", f"{text}: not learnt, as was to be expected of what is wrong above", True)
     update, remedies, rate = history.update(first=5), [], keys.rate()
     sample = next((s for s in history.samples if s.lr > 0 and s.update), None)
     if rate and sample and sample.update and update is not None and not 1e-3 <= update <= 0.1:
@@ -308,14 +321,31 @@ class Seen:
     Attributes:
         counts: Samples of each class.
         batches: Of each batch, its size and the entropy of its labels, in nats.
-        inputs: What there is to say of the inputs of the first batch, as stored.
+        moments: Of the finite inputs, as stored: how many, their sum, and their sum of squares.
+        samples: How many there were.
+        bad: How many of them have an input that is not finite.
+        first_bad: Where the first of them is.
         whole: Whether these were all the batches.
     """
 
     counts: list[float] = field(default_factory=list)
     batches: list[tuple[int, float]] = field(default_factory=list)
-    inputs: InputFacts | None = None
+    moments: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    samples: int = 0
+    bad: int = 0
+    first_bad: str = ""
     whole: bool = False
+
+    @property
+    def mean(self) -> float:
+        """Of the inputs."""
+        return self.moments[1] / self.moments[0] if self.moments[0] else math.nan
+
+    @property
+    def std(self) -> float:
+        """Of the inputs."""
+        count, _, squares = self.moments
+        return math.sqrt(max(0.0, squares / count - self.mean**2)) if count else math.nan
 
 
 def look(loader: Any, call: LossCall | None) -> Seen:
@@ -329,10 +359,10 @@ def look(loader: Any, call: LossCall | None) -> Seen:
         loader = with_workers(loader, 0)
     seen, classes = Seen(), call.k if call is not None else 0
     end = time.perf_counter() + LOOKING
-    for batch in loader:
+    for number, batch in enumerate(loader):
         inputs, labels = inputs_and_labels(batch, classes)
-        if inputs is not None and seen.inputs is None and len(inputs) > 7:
-            seen.inputs = facts("", inputs.float())
+        if inputs is not None:
+            _look_at_inputs(seen, inputs, loader, number)
         if labels is not None and len(labels):
             found = torch.bincount(labels, minlength=classes).tolist()
             seen.counts = [a + b for a, b in zip(seen.counts or [0.0] * classes, found, strict=True)]
@@ -341,6 +371,25 @@ def look(loader: Any, call: LossCall | None) -> Seen:
             return seen
     seen.whole = True
     return seen
+
+
+def _look_at_inputs(seen: Seen, inputs: Tensor, loader: Any, number: int) -> None:
+    """Add the inputs `(N, …)`, float or uint8, of a loader's batch of a number."""
+    values = inputs.detach().float().reshape(len(inputs), -1)
+    finite = values.isfinite()
+    if not finite.all():
+        rows = (~finite.all(1)).nonzero().flatten().tolist()
+        if not seen.bad:
+            row, indices = rows[0], indices_of(loader, number)
+            where = f"sample {indices[row]}" if len(indices) == len(inputs) else f"row {row} of batch {number}"
+            columns = facts("", inputs[row : row + 1]).bad_columns if inputs.ndim == 2 else []
+            seen.first_bad = where + (f", column {', '.join(map(str, columns))}" if columns else "")
+        seen.bad += len(rows)
+        values = values[finite]
+    count, total, squares = seen.moments
+    sums = [float(each.sum(dtype=torch.float64)) for each in (values, values.square())]
+    seen.moments = (count + values.numel(), total + sums[0], squares + sums[1])
+    seen.samples += len(inputs)
 
 
 def inputs_and_labels(batch: Any, classes: int) -> tuple[Tensor | None, Tensor | None]:
@@ -370,15 +419,19 @@ def inputs_and_labels(batch: Any, classes: int) -> tuple[Tensor | None, Tensor |
     return next(iter(values), None), None
 
 
-def parts(train: Seen, val: Seen, limits: Thresholds) -> list[Check]:
+def parts(train: Seen, val: Seen, limits: Thresholds, keys: Keys) -> list[Check]:
     """Labels and inputs of the training data, next to those of the validation data."""
-    checks = []
+    checks, in_order = [], True
+    if train.samples or val.samples:
+        checks.append(_finite(train, val, keys))
     if sum(train.counts):
         checks.append(_balance(train, val, limits))
     if len(train.batches) >= 4:
-        checks.append(_order(train, limits))
-    if train.inputs is not None and val.inputs is not None:
-        a, b = train.inputs, val.inputs
+        checks.append(order := _order(train, limits, keys))
+        in_order = not order.wrong
+    # of data in an order, a part looks like itself
+    if train.samples > 7 and val.samples > 7 and (in_order or train.whole):
+        a, b = train, val
         apart = abs(a.mean - b.mean) > 0.5 * max(a.std, 1e-8) or not 0.5 < (b.std + 1e-8) / (a.std + 1e-8) < 2
         text = (
             f"stored with mean {a.mean:.3g}, standard deviation {a.std:.3g}; for validation {b.mean:.3g}, {b.std:.3g}"
@@ -388,6 +441,24 @@ def parts(train: Seen, val: Seen, limits: Thresholds) -> list[Check]:
     return checks
 
 
+def _finite(train: Seen, val: Seen, keys: Keys) -> Check:
+    """Whether all inputs are finite, as far as they were looked at."""
+    found = []
+    for name, part in (("training", train), ("validation", val)):
+        if part.bad:
+            count = f"{part.bad} of {part.samples:,} {name} samples have"
+            found.append(f"{count} a NaN or infinite input, the first is {part.first_bad}")
+    if found:
+        cure = keys.switch(r"clean|impute|drop_na|fill_na|dropna", True, ("data",))
+        return Check("finite", "; ".join(found), True, [*cure, "mend these samples, or leave them out"][:2])
+    many = [
+        f"{'all' if p.whole else 'the first'} {p.samples:,} {n}"
+        for n, p in (("training", train), ("validation", val))
+        if p.samples
+    ]
+    return Check("finite", f"the inputs of {' and '.join(many)} samples")
+
+
 def _balance(train: Seen, val: Seen, limits: Thresholds) -> Check:
     counts = train.counts
     most, least = max(counts), min(counts)
@@ -395,23 +466,30 @@ def _balance(train: Seen, val: Seen, limits: Thresholds) -> Check:
     text = f"{len(counts)} classes; {least:.0f} samples of class {rarest} to {most:.0f} of class {commonest}"
     if least == most:
         text = f"{len(counts)} classes with {most:.0f} samples each"
-    missing = [k for k, n in enumerate(counts) if not n and (train.whole or (val.counts and val.counts[k]))]
+    absent = [k for k, n in enumerate(counts) if not n]
+    missing = [k for k in absent if val.counts and val.counts[k]]
     if missing:
         shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
-        return Check("labels", f"{text}; no training samples of {shown}", True, ["see how the data are split"])
+        wrong = f"{text}; no training samples of {shown}, of which validation has some"
+        return Check("labels", wrong, True, ["see how the data are split"])
+    if absent and train.whole:  # more outputs than classes, as of a vocabulary that is rounded up
+        least = min(n for n in counts if n)
+        there = len(counts) - len(absent)
+        text = f"{there} classes for {len(counts)} outputs; {least:.0f} to {most:.0f} samples of each that is there"
     if train.whole and most > limits.imbalance * least:
         cure = "weight the classes in the loss, or draw rare ones more often"
         return Check("labels", f"{text}, {most / least:.0f} times as many", True, [cure])
     return Check("labels", text)
 
 
-def _order(train: Seen, limits: Thresholds) -> Check:
+def _order(train: Seen, limits: Thresholds, keys: Keys) -> Check:
     size = round(statistics.median(size for size, _ in train.batches))
     expected = expected_entropy(tuple(train.counts), size)
     found = statistics.fmean(each for _, each in train.batches)
     text = f"a batch of {size} has {math.exp(found):.1f} classes in effect, drawn at random {math.exp(expected):.1f}"
     wrong = expected > 0.1 and found < limits.label_entropy * expected
-    return Check("order", text, wrong, ["shuffle the training data"] if wrong else [])
+    cure = LabelOrder().remedies(Evidence("", 1), History(), keys) or [LabelOrder.advice]
+    return Check("order", text, wrong, cure[:2] if wrong else [])
 
 
 # ---- how fast
@@ -486,12 +564,15 @@ def _listed(counts: Iterable[int | None]) -> str:
 def _show(checks: Sequence[Check]) -> None:
     console = Console(highlight=False)
     for check in checks:
-        mark = ("no  ", "red") if check.wrong else ("ok  ", "green")
+        mark = ("no  ", "red") if check.wrong else ("?   ", "yellow") if check.open else ("ok  ", "green")
         text = hanging(check.text, INDENT, console)
         console.print(Text.assemble(mark, (f"{check.name:<{INDENT - 4}}", "bold"), text), soft_wrap=True)
         for cure in check.remedies:  # an override is there to be copied, and never folded
             shown = f"try {cure}" if cure.startswith("--") else hanging(cure, INDENT, console)
             console.print(Text(f"{'':{INDENT}}{shown}"), soft_wrap=True)
     wrong = sum(check.wrong for check in checks)
-    end = f"{wrong} of {len(checks)} checks found something" if wrong else f"no problems found in {len(checks)} checks"
+    undecided = sum(check.open for check in checks)
+    done = len(checks) - undecided
+    end = f"{wrong} of {done} checks found something" if wrong else f"no problems found in {done} checks"
+    end += f"; {undecided} could not be decided" if undecided else ""
     console.print(f"\n{end}")

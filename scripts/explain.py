@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +19,40 @@ from runs.keys import flat
 from runs.summary import hanging
 from scripts.say import say
 
+BY_LAYER = {"samples", "rectified", "squashed"}  # what a rule needs that looks at layers
+FEW = 8  # looks at layers, of which a log has one every 50 or 100 steps: with fewer, silence says nothing
+
 
 def explain_run(place: str) -> bool:
     """Print causes with their evidence and remedies, and what follows from them; whether there are any.
 
     Raises:
-        UserError: There is no such run, its folder has neither `doctor.json` nor a log, or one of them is damaged.
+        UserError: There is no such run, its folder has neither a `doctor.json` that can be read nor a log.
     """
     run = Run(place)
     path = run.folder / "doctor.json"
-    if path.is_file():
+    label = "looked for"
+    try:
+        if not path.is_file():
+            raise UserError(f"{run.folder} has no doctor.json")
         findings, checked, repairs = read_findings(path)
-    else:
-        say(f"{run.folder} has no doctor.json; this is what its TensorBoard log says")
-        findings, checked = examine_history(history_of(run), *_doctor_of(run))
-        repairs = []
+    except UserError as error:
+        try:
+            history = history_of(run)
+        except UserError as nothing:
+            raise UserError(f"{error}, and {nothing}") from nothing
+        say(f"note: {error}; this is what its TensorBoard log says, which has less in it than the doctor sees")
+        config = shlex.quote(str(run.folder / "config.yaml"))
+        findings, checked = examine_history(history, *_doctor_of(run), config)
+        repairs, label = [], "looked for, as far as the log goes"
     console = Console(highlight=False)
     for known in repairs:
         change = " ".join(known["remedy"])
         _tell(console, "", f"before it: {known['run']}, ended for {known['finding']}, mended with {change}")
     causes = [finding for finding in findings if finding.follows_from is None]
     for finding in causes:
-        _tell(
-            console, "", f"{finding.title} ({finding.name}), from step {finding.since} on, said at step {finding.step}"
-        )
+        said = f", said at step {finding.step}" if finding.step > finding.since else ""
+        _tell(console, "", f"{finding.title} ({finding.name}), from step {finding.since} on{said}")
         _tell(console, "how it shows", finding.evidence)
         for i, remedy in enumerate(finding.remedies):
             _tell(console, "or" if i else "what mends it", f"try {remedy}")
@@ -53,7 +64,7 @@ def explain_run(place: str) -> bool:
     if not causes:
         _tell(console, "", "no problems found")
         if checked:
-            _tell(console, "looked for", ", ".join(checked).replace("_", " "))
+            _tell(console, "", f"{label}: {', '.join(checked).replace('_', ' ')}")
     return bool(causes)
 
 
@@ -79,7 +90,7 @@ def read_findings(path: Path) -> tuple[list[Finding], list[str], list[dict[str, 
         raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
-        raise UserError(f"{path}: damaged ({reason}); without it, the run's log is examined") from error
+        raise UserError(f"{path}: damaged ({reason})") from error
 
 
 def _doctor_of(run: Run) -> tuple[Keys, Doctor]:
@@ -94,18 +105,23 @@ def _doctor_of(run: Run) -> tuple[Keys, Doctor]:
         return Keys({}), Doctor()
 
 
-def examine_history(history: History, keys: Keys, doctor: Doctor) -> tuple[list[Finding], list[str]]:
+def examine_history(
+    history: History, keys: Keys, doctor: Doctor, config: str = "FILE"
+) -> tuple[list[Finding], list[str]]:
     """What can be told from the curves of a whole run, and the names of what could be looked for.
 
     Args:
         history: The run.
         keys: Its keys, for the remedies.
         doctor: What is looked for, and where its lines are.
+        config: Where the run's config is, as on a command line.
     """
     history.begin()
     found: list[Finding] = []
     checked: list[str] = []
     for diagnosis in doctor.diagnoses:
+        if {known.name for known in found} & set(diagnosis.excludes):
+            continue
         if not all(getattr(history, need) for need in diagnosis.needs):
             continue
         try:
@@ -113,9 +129,11 @@ def examine_history(history: History, keys: Keys, doctor: Doctor) -> tuple[list[
         except Exception as error:  # the others have something to say
             say(f"warning: can't look for {diagnosis.name}: {type(error).__name__}: {one_line(error)}")
             continue
-        checked.append(diagnosis.name)
+        if evidence is not None or len(history.samples) >= FEW or not BY_LAYER & set(diagnosis.needs):
+            checked.append(diagnosis.name)
         if evidence is not None:
             cause = next((known.name for known in found if known.name in diagnosis.causes), None)
+            remedies = [] if cause else list(dict.fromkeys(diagnosis.remedies(evidence, history, keys)))
             found.append(
                 Finding(
                     diagnosis.name,
@@ -124,8 +142,8 @@ def examine_history(history: History, keys: Keys, doctor: Doctor) -> tuple[list[
                     evidence.since,
                     epoch=0,
                     evidence=evidence.text,
-                    remedies=[] if cause else list(dict.fromkeys(diagnosis.remedies(evidence, history, keys))),
-                    advice=diagnosis.advice,
+                    remedies=remedies,
+                    advice=diagnosis.told(evidence, remedies, config),
                     follows_from=cause,
                 )
             )

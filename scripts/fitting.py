@@ -189,6 +189,7 @@ class FitCLI(CLI):
         except NonFiniteError as error:
             if not self.repairing:
                 self._say_remedies()
+                self.report()
             raise UserError(str(error), status=1) from error
         except Exception as error:
             if self.trainer.world_size > 1 and isinstance(error, RuntimeError) and LOST_PEER.search(str(error)):
@@ -346,15 +347,18 @@ class FitCLI(CLI):
                 write_summary(folder, summary)  # the last of all: it says that the run is finished
             except OSError as error:
                 lost = lost or f"{folder}: {error.strerror or error}"
-        report = self._report(folder) if folder and self.log_config and not lost else None
         if self.repairing and not lost:
             return  # there is another run to come
+        report = self.report() if not lost else None
         print_summary(summary, folder, can_predict=hasattr(self.datamodule, "read_files"), report=report)
         if lost:
             raise UserError(f"{lost}; the training is done, and its end is not on the disk", status=1)
 
-    def _report(self, folder: Path) -> Path | None:
+    def report(self) -> Path | None:
         """Make the run's page; without it a run is as good as with it."""
+        folder = self._folder()
+        if folder is None or not self.log_config or not self.trainer.is_global_zero:
+            return None
         try:
             from runs.report import write_report
 

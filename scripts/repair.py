@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from callbacks.doctor import DIAGNOSES, Finding
+from callbacks.doctor.doctor import FILE
 from callbacks.stop import IS_CHILD
 from runs.errors import UserError
+from runs.files import write_whole
+from runs.run import Run
 from runs.summary import format_metrics, hanging
 from scripts.fitting import FitCLI
 from scripts.main import leave_group
@@ -61,6 +65,8 @@ def fit_and_repair(args: Sequence[str], help_text: str, resume: str | None = Non
             doctor.repairs = [asdict(known) for known in tries]
         if doctor.action == "repair" and len(tries) >= doctor.max_repairs:
             doctor.action = "advise"
+        if not cli.continued and tries:
+            _link(Path(tries[-1].run), cli)
         try:
             cli.fit()
         except UserError:
@@ -90,6 +96,20 @@ def fit_and_repair(args: Sequence[str], help_text: str, resume: str | None = Non
             _start_again(cli, args, tries, environment)
     if len(tries) > 1:
         _tell(tries)
+
+
+def _link(ended: Path, cli: FitCLI) -> None:
+    """Write into the folder of a run that was ended which one comes after it, and make its page."""
+    if not cli.trainer.is_global_zero or cli.folder is None:
+        return
+    path = ended / FILE
+    with suppress(OSError, ValueError, TypeError):  # a disk that is full, or a folder that is gone
+        found = json.loads(path.read_text(encoding="utf-8"))
+        write_whole(path, json.dumps({**found, "repaired_in": str(cli.folder)}, indent=2) + "\n")
+
+        from runs.report import write_report
+
+        write_report(Run(ended))
 
 
 def _known(folder: Path) -> list[Try]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ def differences(one: Path, other: Path) -> list[str]:
     found += [f"logged: {place}" for place in unequal(scalars(one), scalars(other))]
     if (one / "summary.json").exists() or (other / "summary.json").exists():
         summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
+        for summary in summaries:
+            for finding in summary.get("doctor", {}).get("findings", []):  # what it advises names the folder
+                finding["advice"] = re.sub(r"--config \S+", "", finding["advice"])
         found += [f"summary: {place}" for place in unequal(*summaries)]
     return found
 

@@ -42,7 +42,9 @@ class InputsNotNormalised(Diagnosis):
         return None
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        data = keys.switch(r"normali[sz]e|standardi[sz]e|whiten|rescale", True)
+        data = keys.switch(
+            r"^(normali[sz]e|standardi[sz]e|whiten|rescale)d?(_(inputs?|images?|features?|data|x))?$", True
+        )
         scale = keys.number(
             r"^(scale|multiplier|factor|gain|input_scale|std)$", lambda v: 1.0 if v > 5 or v < 0.1 else None, ("data",)
         )
@@ -85,8 +87,10 @@ class LabelOrder(Diagnosis):
         )
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        on = keys.switch(r"^shuffle|_shuffle|shuffled", True, ("data",))
-        return on + keys.switch(r"^sort|sorted|ordered|in_order|by_label", False, ("data",))
+        # names that mean the order of samples and nothing else: `shuffle_labels` would make the data useless
+        on = keys.switch(r"^(re)?shuffle(d|_train|_training|_data|_samples)?$|^train(ing)?_shuffle$", True, ("data",))
+        by = r"(_?by_(label|class|target))"
+        return on + keys.switch(rf"^(sort|order)(ed)?{by}?$|^(grouped)?{by}$|^in_order$", False, ("data",))
 
 
 @functools.lru_cache(maxsize=64)

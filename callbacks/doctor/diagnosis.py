@@ -1,6 +1,7 @@
 """What a diagnosis is: a name, a rule over a run's history, and what it rests on."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -21,6 +22,21 @@ STILL = (
     "parameters_never_move",
     "over_regularised",
 )
+
+
+# why a diagnosis could not be made: what was not there to be seen, by what it needs
+UNSEEN = {
+    "losses": "no loss",
+    "calls": "no loss function of torch",
+    "classified": "no classes",
+    "evaluations": "no validation",
+    "compared": "no batch in both modes",
+    "first": "no layer with weights",
+    "norms": "no gradients",
+    "samples": "no gradients",
+    "rectified": "no ReLU",
+    "squashed": "no tanh or sigmoid",
+}
 
 
 @dataclass(frozen=True)
@@ -81,11 +97,13 @@ class Evidence:
         text: The numbers, and the steps that they are from, in a short clause.
         since: The first step at which it showed.
         numbers: The same for programs, and for the remedies.
+        advice: What to do where no key helps, if that is another thing than what the diagnosis advises.
     """
 
     text: str
     since: int
     numbers: dict[str, float] = field(default_factory=dict)
+    advice: str = ""
 
 
 class Diagnosis(ABC):
@@ -95,7 +113,9 @@ class Diagnosis(ABC):
         name: In lower case with underscores.
         title: What it is, as a clause.
         causes: Names of the diagnoses that explain it: where one of them is found, this is only a symptom.
-        advice: What to do where no key of the run helps.
+        advice: What to do where no key of the run helps; `{config}` in it is the run's `config.yaml`.
+        beside_keys: Whether the advice says more than the remedies, and is worth reading beside them.
+        excludes: Names of the diagnoses that contradict it: where one of them is found, this is not made.
         needs: What has to be seen for it, names of attributes of `History` that hold something then.
         hopeless: Whether a run that has it wastes its time, so that `doctor.action: stop` ends it.
     """
@@ -104,6 +124,8 @@ class Diagnosis(ABC):
     title: ClassVar[str]
     causes: ClassVar[tuple[str, ...]] = ()
     advice: ClassVar[str] = ""
+    beside_keys: ClassVar[bool] = True
+    excludes: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ("losses",)
     hopeless: ClassVar[bool] = False
 
@@ -115,6 +137,12 @@ class Diagnosis(ABC):
     @abstractmethod
     def examine(self, history: History, limits: Thresholds) -> Evidence | None:
         """The evidence, when it is sure; None otherwise, or where too little can be seen."""
+
+    def told(self, evidence: Evidence, remedies: Sequence[str], config: str) -> str:
+        """The advice, for a run whose `config.yaml` is at a path."""
+        if remedies and not self.beside_keys:
+            return ""
+        return evidence.advice or self.advice.replace("{config}", config)
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
         """Overrides of the run's own keys that mend it, the best one first: `--optimizer.lr 0.0003`."""

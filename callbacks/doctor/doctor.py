@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ from callbacks.doctor.data import (
     LabelOrder,
     TrainValMismatch,
 )
-from callbacks.doctor.diagnosis import Diagnosis, Evidence, Thresholds
+from callbacks.doctor.diagnosis import UNSEEN, Diagnosis, Evidence, Thresholds
 from callbacks.doctor.fit import NotLearning, Overfitting, OverRegularised, Underfitting
 from callbacks.doctor.history import History
 from callbacks.doctor.network import (
@@ -120,7 +121,8 @@ class Doctor(Watch):
 
     Attributes:
         findings: Causes and what follows from them, in the order in which they were found.
-        checked: Names of the diagnoses that were looked for, as far as they could be seen.
+        checked: Names of the diagnoses that were looked for.
+        unseen: Names of the others, and why.
         repairs: The runs before this one that `repair` has ended, and what it has changed since.
         stopped: The finding that has ended the run.
         keys: The keys of the run.
@@ -155,12 +157,16 @@ class Doctor(Watch):
 
     @property
     def checked(self) -> list[str]:
-        """Names of the diagnoses that were looked for, as far as they could be seen."""
-        return [
-            diagnosis.name
-            for diagnosis in self.diagnoses
-            if diagnosis.name not in self._failed and all(getattr(self.history, need) for need in diagnosis.needs)
-        ]
+        """Names of the diagnoses that were looked for."""
+        unseen = self.unseen
+        return [diagnosis.name for diagnosis in self.diagnoses if diagnosis.name not in unseen]
+
+    @property
+    def unseen(self) -> dict[str, str]:
+        """Names of the diagnoses that were not looked for, and why."""
+        missing = {d.name: next((n for n in d.needs if not getattr(self.history, n)), "") for d in self.diagnoses}
+        found = {name: UNSEEN[need] for name, need in missing.items() if need}
+        return found | dict.fromkeys(self.ignore, "ignored") | dict.fromkeys(sorted(self._failed), "failed")
 
     @property
     def causes(self) -> list[Finding]:
@@ -216,8 +222,11 @@ class Doctor(Watch):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._leave()
         if isinstance(exception, NonFiniteError):
-            self.history.bad = {"text": str(exception).removeprefix("loss: "), "step": trainer.global_step + 1}
+            # what was to blame; the rest is for the error's own line
             found = self._bad_inputs(trainer)
+            parts = str(exception).removeprefix("loss: ").split("; ")
+            samples = [part for part in parts if part.startswith("sample")] if found is not None else []
+            self.history.bad = {"text": "; ".join(parts[:2] + samples), "step": trainer.global_step}
             if found is not None:
                 self.history.bad.update(inputs=True, columns=found)
             self.examine(trainer, alone=True)
@@ -256,12 +265,13 @@ class Doctor(Watch):
         known = {finding.name for finding in self.findings}
         self.history.begin()
         for diagnosis in asked:
-            if diagnosis.name in known or diagnosis.name in self._failed:
+            if diagnosis.name in known or diagnosis.name in self._failed or known & set(diagnosis.excludes):
                 continue
             try:
                 evidence = diagnosis.examine(self.history, self.thresholds)
                 if evidence is not None:
-                    found.append(self._finding(diagnosis, evidence, trainer.current_epoch, found))
+                    found.append(self._finding(trainer, diagnosis, evidence, found))
+                    known.add(diagnosis.name)
             except Exception as error:  # to watch a run is no reason to end it
                 self._failed.add(diagnosis.name)
                 warnings.warn(
@@ -269,22 +279,24 @@ class Doctor(Watch):
                 )
         return found
 
-    def _finding(self, diagnosis: Diagnosis, evidence: Evidence, epoch: int, new: list[Finding]) -> Finding:
+    def _finding(self, trainer: Trainer, diagnosis: Diagnosis, evidence: Evidence, new: list[Finding]) -> Finding:
         # what was there first is the cause, also where it is usually the other way round
         related = [
             f for f in (*self.findings, *new) if f.follows_from is None and self._related(f, diagnosis, evidence)
         ]
         cause = related[0].name if related else None
-        remedies = [] if cause else diagnosis.remedies(evidence, self.history, self.keys)
+        remedies = [] if cause else list(dict.fromkeys(diagnosis.remedies(evidence, self.history, self.keys)))
+        folder = trainer.loggers[0].log_dir if trainer.loggers else None
+        config = shlex.quote(str(Path(folder, "config.yaml"))) if folder else "FILE"
         return Finding(
             diagnosis.name,
             diagnosis.title,
-            self.history.step,
+            max(self.history.step, evidence.since),
             evidence.since,
-            epoch,
+            trainer.current_epoch,
             evidence.text,
-            list(dict.fromkeys(remedies)),
-            diagnosis.advice,
+            remedies,
+            diagnosis.told(evidence, remedies, config),
             cause,
             evidence.numbers,
         )
@@ -300,19 +312,24 @@ class Doctor(Watch):
 
     def _take(self, trainer: Trainer, finding: Finding) -> None:
         self.findings.append(finding)
-        diagnosis = next(diagnosis for diagnosis in self.diagnoses if diagnosis.name == finding.name)
+        hopeless = next(diagnosis for diagnosis in self.diagnoses if diagnosis.name == finding.name).hopeless
         for earlier in self.findings:  # which this one explains
             if earlier.follows_from is None and finding.follows_from is None and finding.name in self._causes(earlier):
                 earlier.follows_from = finding.name
         if finding.follows_from is None:
             self._say(trainer, finding)
-            repairs = self.action == "repair" and finding.remedies
-            if (repairs or (self.action == "stop" and diagnosis.hopeless)) and self.stopped is None:
-                self.stopped = finding
-                trainer.should_stop = True
-                trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = 0, None
+            if (self.action == "repair" and finding.remedies) or (self.action == "stop" and hopeless):
+                self._stop(trainer, finding)
+        elif self.action == "stop" and finding.name == NotLearning.name:  # whatever it is that it follows from
+            self._stop(trainer, next(cause for cause in self.findings if cause.name == finding.follows_from))
         if not self.history.ended:
             self._write(trainer)
+
+    def _stop(self, trainer: Trainer, finding: Finding) -> None:
+        if self.stopped is None:
+            self.stopped = finding
+            trainer.should_stop = True
+            trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = 0, None
 
     def _say(self, trainer: Trainer, finding: Finding) -> None:
         if not trainer.is_global_zero:
@@ -345,6 +362,7 @@ class Doctor(Watch):
             total = self.history.step
         return {
             "checked": self.checked,
+            "unseen": self.unseen,
             "steps": int(total) if math.isfinite(total) else None,
             "findings": [asdict(finding) for finding in self.findings],
             "repairs": self.repairs,
@@ -354,7 +372,7 @@ class Doctor(Watch):
         """What the end of the run says: causes, and what was looked for."""
         keep = ("name", "title", "step", "since", "evidence", "remedies", "advice")
         causes = [{key: value for key, value in asdict(found).items() if key in keep} for found in self.causes]
-        return {"checked": self.checked, "findings": causes}
+        return {"checked": self.checked, "unseen": self.unseen, "findings": causes}
 
 
 def as_markdown(finding: Finding) -> str:

@@ -16,8 +16,8 @@ class NotLearning(Diagnosis):
     title = "the network learns nothing"
     needs = ("calls",)
     advice = (
-        "see whether inputs and labels belong together, and whether a single batch can be learnt: "
-        "python scripts/doctor.py --config FILE"
+        "see whether a single batch can be learnt: python scripts/doctor.py --config {config}; if it can, look at "
+        "some samples: do their labels belong to them, and does what tells the classes apart reach the network?"
     )
     hopeless = True
     causes = (*STILL, "learning_rate_too_low", "class_imbalance", "underfitting")
@@ -67,6 +67,7 @@ class Underfitting(Diagnosis):
     needs = ("classified", "evaluations")
     advice = "use a larger network, train longer, or regularise less"
     causes = (*STILL, "learning_rate_too_low", "not_learning", "train_eval_mismatch")
+    excludes = ("overfitting",)
 
     def examine(self, history: History, limits: Thresholds) -> Evidence | None:
         found = history.evaluations
@@ -131,6 +132,7 @@ class Overfitting(Diagnosis):
         "class_imbalance",
         "nan_or_inf",
     )
+    excludes = ("underfitting", "over_regularised")
 
     def examine(self, history: History, limits: Thresholds) -> Evidence | None:
         found = [e for e in history.evaluations if e.val_loss is not None and math.isfinite(e.val_loss)]
@@ -232,6 +234,7 @@ class OverRegularised(Diagnosis):
     needs = ("calls", "samples")
     advice = "weaken the penalty, the weight decay or the dropout"
     causes = (*BROKEN, "nan_or_inf", "learning_rate_too_high", "exploding_gradients")
+    excludes = ("overfitting",)
 
     def examine(self, history: History, limits: Thresholds) -> Evidence | None:
         early = [sample.reach for sample in history.samples[:4]]

@@ -279,10 +279,11 @@ def facts(name: str, values: Tensor, normalised: bool = False) -> InputFacts:
         if values.ndim > 1:
             columns = finite.movedim(1, -1).reshape(-1, values.shape[1]).all(0)
             found.bad_columns = (~columns).nonzero().flatten()[:10].tolist()
-        values = values[finite]
-        if values.numel():
-            found.mean, found.std = float(values.mean()), float(values.std(correction=0))
-        return found
+        rows = finite.flatten(1).all(1) if values.ndim > 1 else finite
+        values = values[rows] if rows.any() else values[finite]
+        if not values.numel():
+            found.std = 0.0
+            return found
     found.mean, found.std = float(values.mean()), float(values.std(correction=0))
     found.low, found.high = map(float, values.aminmax())
     found.constant = len(values) > 1 and bool((values == values[:1]).all())

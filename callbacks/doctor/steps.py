@@ -20,9 +20,11 @@ class NotFinite(Diagnosis):
     def examine(self, history: History, limits: Thresholds) -> Evidence | None:
         bad = history.bad
         if bad:
+            inputs = bool(bad.get("inputs"))
             columns = bad.get("columns") or []
-            where = f"; inputs that are not finite, in columns {', '.join(map(str, columns))}" if columns else ""
-            return Evidence(f"{bad['text']}{where}", bad["step"], {"inputs": float(bool(bad.get("inputs")))})
+            where = f", columns {', '.join(map(str, columns))}" if columns else ""
+            cure = "mend these samples, or leave them out of the data" if inputs else ""
+            return Evidence(f"{bad['text']}{where}", bad["step"], {"inputs": float(inputs)}, cure)
         last = history.losses[-3:]
         if len(last) == 3 and not any(math.isfinite(loss) for _, loss in last):
             return Evidence(f"loss {last[0][1]} in steps {last[0][0]} to {last[-1][0]}", last[0][0], {"inputs": 0.0})
@@ -71,6 +73,11 @@ class ExplodingGradients(Diagnosis):
         usual = statistics.median(norm for _, norm in norms)
         early = statistics.median(norm for _, norm in norms[:20])
         spikes = [(s, n) for s, n in norms if s > 10 and n > limits.exploding * usual and n > 5 * early and n > 1]
+        # where batches are tiny the loss of most is next to 0, and a gradient that is large is so with its loss
+        losses = dict(history.losses)
+        shares = [norm / loss for step, norm in norms if (loss := losses.get(step, 0.0)) > 0]
+        steep = 10 * statistics.median(shares) if len(shares) >= 8 else 0.0
+        spikes = [(step, norm) for step, norm in spikes if norm > steep * losses.get(step, 0.0)]
         if len(spikes) >= 3 and spikes[-1][0] - spikes[0][0] >= 3:
             step, most = max(spikes, key=lambda found: found[1])
             return Evidence(
@@ -90,6 +97,9 @@ class ExplodingGradients(Diagnosis):
         usual = statistics.median([norm for other, norm in norms if other < step][-20:] or [math.inf])
         losses = [loss for other, loss in history.losses if other < step][-8:]
         if worst <= limits.exploding * usual or not losses:
+            return None
+        updates = [sample.update for sample in history.samples if sample.step < step and sample.update is not None]
+        if updates and statistics.median(updates) > limits.update_high:  # it was the rate that led there
             return None
         before, now = statistics.median(losses), history.recent(8)
         if before > 0.7 * now:
@@ -135,6 +145,7 @@ class LearningRateTooHigh(Diagnosis):
     title = "the learning rate is too high"
     needs = ("samples",)
     advice = "lower the learning rate"
+    beside_keys = False
     hopeless = True
     causes = (*BROKEN, "exploding_gradients", "over_regularised")
 
@@ -250,8 +261,9 @@ class LearningRateTooLow(Diagnosis):
     title = "the learning rate is too low"
     needs = ("samples",)
     advice = "raise the learning rate"
-    hopeless = False
+    beside_keys = False
     causes = STILL
+    excludes = ("learning_rate_too_high", "exploding_gradients")
 
     def examine(self, history: History, limits: Thresholds) -> Evidence | None:
         if not history.after(0.12, 30) or history.warming or history.cooling or len(history.samples) < 4:

@@ -253,7 +253,7 @@ def test_findings_that_follow_from_another_are_below_it() -> None:
 
 def test_without_a_finding_it_is_said_what_was_checked(copy: Run) -> None:
     (copy.folder / "doctor.json").write_text(json.dumps({"checked": ["nan_loss"], "findings": []}))
-    assert "No problems found. checked: nan loss" in text_of(write_report(copy))
+    assert "No problems found. looked for: nan loss" in text_of(write_report(copy))
 
 
 def test_the_confusion_matrix_counts() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from callbacks.doctor import History, Keys, Thresholds
 from runs import Run
-from scripts.examine import inputs_and_labels, loading, one_batch
+from scripts.examine import Seen, inputs_and_labels, loading, one_batch, parts
 from tests.conftest import CNN, Command, Result
 from tests.scripts.test_doctor import LOGS, TOO_HIGH, fit
 
@@ -108,9 +108,9 @@ class Bytes(lightning.LightningModule):
 
 
 class Images(lightning.LightningDataModule):
-    def __init__(self, sort: bool = False, rare: bool = False, dark: bool = False, size: int = 300):
+    def __init__(self, sort: bool = False, rare: bool = False, dark: bool = False, size: int = 300, lost: int = -1):
         super().__init__()
-        self.sort, self.rare, self.dark, self.size = sort, rare, dark, size
+        self.sort, self.rare, self.dark, self.size, self.lost = sort, rare, dark, size, lost
 
     def part(self, sort):
         x = torch.randint(0, 256, (300, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -119,6 +119,9 @@ class Images(lightning.LightningDataModule):
             y[(y == 2) & (torch.arange(300) > 20)] = 0
         y = y.sort().values if sort else y
         y[:3] = -100
+        if self.lost >= 0:
+            x = x.float()
+            x[self.lost, 0, 3] = torch.nan
         return x[: self.size], y[: self.size]
 
     def train_dataloader(self):
@@ -197,11 +200,17 @@ def test_a_healthy_run_has_status_0_with_and_without_its_file(command: Command, 
     shutil.copytree(trained.folder, "a run")
     told = command("doctor", "a run")
     assert told.status == 0
-    assert re.match(r"no problems found\n  looked for     inputs not normalised, .*\n$", told.out)
+    assert re.match(r"no problems found\nlooked for: inputs not normalised, .*\n$", told.out)
     Path("a run/doctor.json").unlink()
     told = command("doctor", "a run")
     assert (told.status, told.err) == (0, "")
-    assert "no problems found" in told.out
+    assert "no problems found\nlooked for, as far as the log goes: " in told.out
+    assert "dead relus" not in told.out, "of which a log of a few steps has too little"
+    # a file that can't be read is no reason to say nothing
+    Path("a run/doctor.json").write_text("{")
+    told = command("doctor", "a run")
+    assert (told.status, told.err) == (0, "")
+    assert told.out.startswith("note: a run/doctor.json: damaged (")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +261,7 @@ def test_no_such_run_is_one_line(command: Command) -> None:
     empty = Path("run")
     empty.mkdir()
     (empty / "config.yaml").write_text("model:\n")
-    assert command("doctor", empty).err == "error: run: no log of a training loss in it\n"
+    assert command("doctor", empty).err == "error: run has no doctor.json, and run: no log of a training loss in it\n"
 
 
 # ---- configs
@@ -263,11 +272,11 @@ def test_a_recipe_is_examined_and_nothing_is_left(command: Command) -> None:
     result = command("doctor", "--config", CNN)
     assert (result.status, result.err) == (0, "")
     assert list(rows(result)) == [
-        *("inputs", "first loss", "gradients", "one batch", "labels", "order", "same inputs", "loading")
+        *("inputs", "first loss", "gradients", "one batch", "finite", "labels", "order", "same inputs", "loading")
     ]
     assert "ln 10 is 2.303" in rows(result)["first loss"]
     assert "10 classes" in rows(result)["labels"]
-    assert result.out.endswith("\nno problems found in 8 checks\n")
+    assert result.out.endswith("\nno problems found in 9 checks\n")
     assert not list(Path().iterdir())
     gc.collect()
     assert set(psutil.Process().children(recursive=True)) == before
@@ -304,7 +313,7 @@ def test_a_recipe_for_gpus_is_examined_where_there_are_none(command: Command) ->
 def test_a_regression_on_a_stream_of_dicts(command: Command) -> None:
     result = examine(command, "Regression", "Streamed")
     assert result.status == 0
-    assert set(rows(result)) == {"inputs", "first loss", "gradients", "one batch", "loading"}
+    assert set(rows(result)) == {"inputs", "first loss", "gradients", "one batch", "finite", "loading"}
 
 
 def test_a_language_model_has_no_labels_to_balance(command: Command) -> None:
@@ -327,9 +336,29 @@ def test_images_as_bytes_and_samples_without_label(command: Command) -> None:
         ["--data.sort", "true"], ["--data.rare", "true"], ["--data.dark", "true"], ["--model.normalize", "false"],
         ["--model.frozen", "true"],
     )]  # fmt: skip
+    assert "try --data.sort false" in wrong[0].out
+    assert "same inputs" in rows(wrong[0]), "all were seen, whatever their order"
     checks = ["order", "labels", "same inputs", "inputs", "one batch"]
     assert all(result.status == 1 for result in wrong)
     assert all(rows(result)[check].startswith("no ") for result, check in zip(wrong, checks, strict=True))
+
+
+def test_a_sample_that_is_not_finite_is_named(command: Command) -> None:
+    result = examine(command, "Bytes", "Images", "--data.lost", "167")
+    assert result.status == 1
+    assert rows(result)["finite"] == (
+        "no 1 of 300 training samples have a NaN or infinite input, the first is sample 167; "
+        "1 of 300 validation samples have a NaN or infinite input, the first is sample 167"
+    )
+
+
+def test_outputs_without_a_class_are_no_problem() -> None:
+    train = Seen([50.0, 50.0, 0.0, 0.0], [(100, 0.69)], samples=100, whole=True)
+    text = parts(train, Seen([5.0, 5.0, 0.0, 0.0]), Thresholds(), Keys({}))[1]
+    assert (text.wrong, text.text) == (False, "2 classes for 4 outputs; 50 to 50 samples of each that is there")
+    lost = parts(train, Seen([5.0, 5.0, 3.0, 0.0]), Thresholds(), Keys({}))[1]
+    assert lost.wrong
+    assert "no training samples of 2, of which validation has some" in lost.text
 
 
 @pytest.mark.filterwarnings("default:You defined a `validation_step`")
@@ -355,7 +384,8 @@ def test_a_batch_that_was_hardly_tried_is_no_problem() -> None:
     history = History()
     for step in range(1, 11):
         history.add_loss(step, 2.3)
-    assert not one_batch(history, Keys({})).wrong
+    few = one_batch(history, Keys({}))
+    assert (few.wrong, few.open) == (False, True)
     history.add_loss(11, float("nan"))
     for step in range(12, 60):
         history.add_loss(step, float("nan"))

@@ -158,7 +158,8 @@ def test_facts_of_inputs() -> None:
         "", mean=100.5, std=pytest.approx(122.07, abs=0.01), low=0, high=300, column_std=100.0
     )
     x[1, 1] = math.nan
-    assert facts("", x).bad_columns == [1]
+    assert facts("", x) == InputFacts("", mean=50.0, std=50.0, low=0, high=100, column_std=0.0, bad_columns=[1])
+    assert facts("", torch.full((2,), math.nan)).std == 0.0
     assert facts("", torch.full((2, 3, 4, 4), math.inf)).bad_columns == [0, 1, 2]
     assert facts("", torch.empty(0, 3)).std == 1.0
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from callbacks.doctor import Evidence, History
+from callbacks.doctor.data import LabelOrder
 from callbacks.doctor.remedies import Keys, nice
 
 CONFIG = {
@@ -52,6 +54,27 @@ def test_switches_names_and_numbers_that_are_there() -> None:
     assert keys.choice("norm", "none", ("batch",)) == ["--model.net.norm batch"]
     assert keys.clip() == ["--trainer.gradient_clip_val 1.0"]
     assert Keys({}).clip() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "advised"),
+    [
+        ("shuffle", False, True),
+        ("train_shuffle", False, True),
+        ("sort", True, True),
+        ("order", True, True),
+        ("sorted_by_label", True, True),
+        ("by_class", True, True),
+        ("shuffle_labels", False, False),
+        ("order_embeddings", True, False),
+        ("border", True, False),
+    ],
+)
+def test_only_what_orders_samples_mends_their_order(key: str, value: bool, advised: bool) -> None:
+    keys = Keys({f"data.{key}": value})
+    evidence = Evidence("", 1)
+    new = str(not value).lower()
+    assert LabelOrder().remedies(evidence, History(), keys) == [f"--data.{key} {new}"] * advised
 
 
 def test_a_name_that_the_class_does_not_know_is_not_advised() -> None:
