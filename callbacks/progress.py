@@ -28,6 +28,7 @@ class Progress(ProgressBar):
         self._bar: RichProgress | None = None
         self._shown = 0.0
         self._epoch: tuple[int, float] | None = None  # the finished one that is not printed yet: number, seconds
+        self._of_one_batch: frozenset[str] = frozenset()  # metrics that were logged by step and not by epoch
         self._enabled = True
 
     def enable(self) -> None:
@@ -86,6 +87,8 @@ class Progress(ProgressBar):
         self._stop_bar()
         # the module logs its own epoch metrics after this hook: print when they are there
         self._epoch = (trainer.current_epoch, time.perf_counter() - self._started)
+        logged = [metric.meta for metric in trainer.fit_loop.epoch_loop._results.result_metrics]
+        self._of_one_batch = frozenset(meta.name for meta in logged if meta.on_step and not meta.on_epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop_bar()
@@ -116,7 +119,7 @@ class Progress(ProgressBar):
     def _print_epoch(self, trainer: Trainer) -> None:
         if self._epoch and self._enabled:
             number, seconds = self._epoch
-            groups = _grouped(as_floats(trainer.callback_metrics))
+            groups = _grouped(as_floats(trainer.callback_metrics), self._of_one_batch)
             line = "  ".join([f"epoch {number:3d}", *groups, f"{seconds:.1f} s"])
             if self.console.is_terminal and len(line) > self.console.width:  # what counts most has to be seen
                 groups = [group for group in groups if not group.startswith("train")] or groups
@@ -143,15 +146,23 @@ def _folded(text: str, width: int) -> str:
     return "\n".join(wrap.fill(line) for line in text.splitlines())
 
 
-def _grouped(metrics: dict[str, float]) -> list[str]:
-    """`train/loss` and `train/acc` become `train loss 0.4 acc 0.9`, one text for each stage."""
+def _grouped(metrics: dict[str, float], of_one_batch: frozenset[str] = frozenset()) -> list[str]:
+    """`train/loss` and `train/acc` become `train loss 0.4 acc 0.9`, one text for each stage.
+
+    What is known of an epoch's last batch only is marked.
+    """
     groups: dict[str, list[str]] = {}
     for name in sorted(metrics, key=lambda name: (not name.startswith("train"), "loss" not in name)):
         if name.endswith("_step") or name.startswith("lr"):
             continue
         group, _, metric = name.rpartition("/")
-        groups.setdefault(group, []).append(f"{metric} {metrics[name]:.4f}")
+        note = " (last batch)" if name in of_one_batch else ""
+        groups.setdefault(group, []).append(f"{metric} {_number(metrics[name])}{note}")
     return [" ".join(filter(None, (group, *texts))) for group, texts in groups.items()]
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _headline(trainer: Trainer, pl_module: LightningModule) -> str:

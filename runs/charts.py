@@ -13,6 +13,7 @@ ALL = 6000  # points of all lines of a chart
 WIDTH, HEIGHT = 380, 230
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 20, 24
 LARGEST = 1e300  # beyond, differences would overflow
+DECADES = 1e10  # that a logarithmic axis spans at most
 DEPTH = ((59, 111, 212), (142, 78, 198), (214, 64, 159), (247, 107, 21))  # from the first layer to the last
 
 
@@ -93,15 +94,18 @@ def line_chart(
         log = bool(values.min() > 0 and values.max() / 30 > values.min())
     positive = values[values > 0]
     log = bool(log) and len(positive) > 0
+    if log:
+        positive = np.maximum(positive, floor_of(positive))
     bottom, top, ticks = _axis(positive if log else np.append(values, [0.0] * from_zero), log)
     if from_zero:
         bottom, ticks = 0.0, [tick for tick in ticks if tick >= 0]
+    edge = max([LEFT, *(8 + 7 * len(short(tick)) for tick in ticks)])
     ends = [at for line in drawn for at in (line.x.min(), line.x.max())] + ([mark.x] if mark else [])
     first, last = min(ends), max(ends)
     left, right = (float(first), float(last)) if first < last else (first - 0.5, first + 0.5)
 
     def place_x(x: np.ndarray | float) -> np.ndarray:
-        return LEFT + (np.asarray(x) - left) / (right - left) * (WIDTH - LEFT - RIGHT)
+        return edge + (np.asarray(x) - left) / (right - left) * (WIDTH - edge - RIGHT)
 
     def place_y(y: np.ndarray | float) -> np.ndarray:
         y = np.log10(np.maximum(y, bottom)) if log else np.asarray(y)
@@ -110,13 +114,13 @@ def line_chart(
 
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" '
-        f'data-x="{escape(x_name)}" data-unit="{escape(unit)}" data-left="{LEFT}" data-right="{WIDTH - RIGHT}" '
+        f'data-x="{escape(x_name)}" data-unit="{escape(unit)}" data-left="{edge}" data-right="{WIDTH - RIGHT}" '
         f'data-first="{left:.10g}" data-last="{right:.10g}">'
     ]
     for tick in ticks:
         at = float(place_y(tick))
-        parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{at + 3.5:.1f}" text-anchor="end">{short(tick)}</text>')
+        parts.append(f'<path class="grid" d="M{edge} {at:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text class="tick" x="{edge - 6}" y="{at + 3.5:.1f}" text-anchor="end">{short(tick)}</text>')
     steps = [tick for tick in _ticks(left, right, 5) if left <= tick <= right and float(tick).is_integer()]
     for tick in steps or [first]:
         at = float(place_x(tick))
@@ -131,6 +135,8 @@ def line_chart(
     for line in drawn:
         look = f'style="stroke:{line.style}"' if line.style.startswith("#") else f'class="line {line.style}"'
         look = look.replace("style=", 'class="line" style=')
+        if np.isfinite(line.y).sum() == 1:
+            look = look.replace('class="', 'class="point ')
         xs, ys = " ".join(f"{x:g}" if x < 1e6 else str(int(x)) for x in line.x), " ".join(f"{y:.5g}" for y in line.y)
         parts.append(
             f'<path {look} d="{path_of(place_x(line.x), place_y(line.y))}" data-name="{escape(line.name)}" '
@@ -138,6 +144,15 @@ def line_chart(
         )
     parts.append('<path class="cursor" d=""/></svg>')
     return Markup("".join(parts))
+
+
+def floor_of(positive: np.ndarray) -> float:
+    """Where a logarithmic axis begins: a few values next to zero would press all others together.
+
+    Args:
+        positive: `(N,)`, all above 0.
+    """
+    return float(max(positive.min() / 1.15, np.quantile(positive, 0.02) / 10, positive.max() / DECADES))
 
 
 def sparkline(y: np.ndarray, bottom: float, top: float, style: str) -> Markup:

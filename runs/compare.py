@@ -1,6 +1,8 @@
 """Runs side by side: what they came to, and in which keys of their configs they differ."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -16,13 +17,16 @@ from runs.errors import UserError, nearest
 from runs.events import Log, read_log
 from runs.files import write_whole
 from runs.keys import flat, short_class
-from runs.pages import check_ours, number, render, seconds, shown
+from runs.numbers import number, seconds, shown
+from runs.pages import check_ours, render
 from runs.run import LOGS
-from runs.status import better_mode, part, read_config, read_json, run_folders, status
+from runs.status import STAGE, better_mode, part, read_config, read_json, run_folders, status, why_broken
 
 # keys that say where a run is and not what it is; they differ in all runs
 PLACES = ("name", "checkpoint.dirpath", "trainer.default_root_dir", "trainer.logger", "trainer.plugins")
 METRIC = "val/loss"
+STAGES = {"tr": "train", "va": "val", "te": "test"}
+BROKEN = 5  # runs of which it is said what is broken
 COLOURS = {
     "finished": "green", "running": "blue", "interrupted": "yellow",
     "ended by doctor": "red", "not finite": "red", "broken": "red",
@@ -43,6 +47,7 @@ class Row:
         seconds: How long it was trained.
         findings: What the doctor found, symptoms left out; None for a run without a doctor.
         config: The complete config.
+        why: What is broken, of a broken one.
         keys: The config as on the command line.
     """
 
@@ -54,6 +59,7 @@ class Row:
     seconds: float | None = None
     findings: list[str] | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    why: str = ""
     keys: dict[str, Any] = field(default_factory=dict)
 
 
@@ -91,25 +97,42 @@ def compare(places: Sequence[str] = (), sort: str | None = None, logs: Path = LO
     blocks: dict[str, Any] = {}
     rows = [read_row(folder, logs, blocks) for folder in find_runs(places, logs)]
     keys = differing(row.keys for row in rows if row.keys)
-    monitors = [part(row.config, "checkpoint").get("monitor") for row in rows]
-    first = max((m for m in monitors if isinstance(m, str)), key=monitors.count, default=METRIC)
+    monitors = [monitor(row.config) for row in rows]
+    first = max(monitors, key=monitors.count, default=METRIC)
     names = dict.fromkeys(name for row in rows for name in row.metrics)
     metrics = sorted(
         names, key=lambda name: (name != first, not name.startswith("val"), not name.endswith("loss"), name)
     )
-    configs = {name: next((r.config for r in rows if name in r.metrics), {}) for name in metrics}
-    modes = {name: better_mode(name, config) for name, config in configs.items()}
-    wanted = sort or (first if first in metrics else "run")
+    configs = {name: [r.config for r in rows if name in r.metrics] for name in metrics}
+    modes = {name: _mode(name, known) for name, known in configs.items()}
+    wanted = same_name(sort) if sort and sort not in keys else sort or (first if first in metrics else "run")
     columns = {"run", "status", "epochs", "time"}
     if wanted not in {*metrics, *keys, *columns}:
         common = {key for row in rows for key in row.keys}
         if wanted in common:
             raise UserError(f"--sort: {wanted} is the same in all of these runs")
-        choices = [*metrics, *keys, *sorted(columns)]
-        raise UserError(
-            f"--sort: no run has {wanted!r}{nearest(wanted, choices) or '; there are ' + ', '.join(choices)}"
-        )
+        choices = [*metrics, *sorted(columns), *keys]
+        there = ", ".join(choices[:16]) + (", …" if len(choices) > 16 else "")
+        raise UserError(f"--sort: no run has {wanted!r}{nearest(wanted, choices) or f'; there are {there}'}")
     return Comparison(_sorted(rows, wanted, modes), metrics, keys, wanted, modes)
+
+
+def monitor(config: dict[str, Any]) -> str:
+    """The metric by which a run's best checkpoint was chosen, by its name in a comparison."""
+    found = part(config, "checkpoint").get("monitor")
+    return same_name(found) if isinstance(found, str) else METRIC
+
+
+def same_name(metric: str) -> str:
+    """`val/loss` for `val/loss`, `val_loss` and `valid/loss`, which are one metric under the names of three modules."""
+    found = STAGE.match(metric)
+    return f"{STAGES[found[1][:2]]}/{metric[found.end() :]}" if found else metric
+
+
+def _mode(metric: str, configs: Sequence[dict[str, Any]]) -> str:
+    """Which way a metric is better: as a config that monitors it says, or by its name."""
+    said = next((config for config in configs if monitor(config) == metric), {})
+    return better_mode(str(part(said, "checkpoint").get("monitor") or metric), said)
 
 
 def find_runs(places: Sequence[str], logs: Path) -> list[Path]:
@@ -129,7 +152,9 @@ def find_runs(places: Sequence[str], logs: Path) -> list[Path]:
         if not here:
             known = list(run_folders(logs))
             names = dict.fromkeys([*(run.parent.name for run in known), *(str(run) for run in known)])
-            why = "there are no runs in it" if Path(place).exists() else f"neither a folder nor in {logs.resolve()}"
+            if Path(place).exists():
+                raise UserError(f"no run {place!r}: there are no runs in it")
+            why = f"neither a folder nor in {logs.resolve()}"
             raise UserError(f"no run {place!r}: {why}{nearest(place, names)}")
         found += here
     return list({folder.resolve(): folder for folder in found}.values())
@@ -141,13 +166,17 @@ def read_row(folder: Path, logs: Path = LOGS, blocks: dict[str, Any] | None = No
     row.config = read_config(folder / "config.yaml", blocks)
     summary = read_json(folder / "summary.json")
     row.status = status(folder, row.config, summary)
+    if row.status == "broken":
+        row.why = why_broken(folder / "config.yaml")
     row.keys = {k: v for k, v in flat(row.config).items() if not k.startswith(PLACES)}
     found = read_json(folder / "doctor.json").get("findings")
     if isinstance(found, list):
         row.findings = [str(f.get("name")) for f in found if isinstance(f, dict) and not f.get("follows_from")]
     if summary:
         metrics = {**part(summary, "val"), **part(summary, "test")}
-        row.metrics = {k: math.nan if v is None else float(v) for k, v in metrics.items() if not isinstance(v, str)}
+        row.metrics = {
+            same_name(k): math.nan if v is None else float(v) for k, v in metrics.items() if not isinstance(v, str)
+        }
         row.seconds = _number(summary.get("seconds"))
         last = _number(summary.get("last_epoch"))
         row.epochs = None if last is None else int(last) + 1
@@ -163,15 +192,15 @@ def _from_log(row: Row, log: Log) -> None:
     row.seconds = log.seconds or None
     if len(log.epochs[0]):
         row.epochs = int(log.epochs[0].max()) + 1
-    monitor = part(row.config, "checkpoint").get("monitor") or METRIC
-    curve = log.curves.get(monitor)
+    name = part(row.config, "checkpoint").get("monitor") or METRIC
+    curve = log.curves.get(name)
     if curve is None or not np.isfinite(curve.values).any():
         return
-    sign = 1 if better_mode(monitor, row.config) == "max" else -1
+    sign = 1 if better_mode(name, row.config) == "max" else -1
     best = curve.steps[np.where(np.isfinite(curve.values), sign * curve.values, -np.inf).argmax()]
     for name, other in log.curves.items():
         if name.startswith("val") and len(there := other.values[other.steps == best]):
-            row.metrics[name] = float(there[-1])
+            row.metrics[same_name(name)] = float(there[-1])
 
 
 def _number(value: Any) -> float | None:
@@ -263,8 +292,10 @@ def print_table(found: Comparison, console: Console) -> None:
     if not below:
         for line in lines:
             table.add_row(*line)
-        console.print(table)
+        _print(console, table)
+        _print_broken(found.rows, console)
         return
+    usual = _usual(texts, [key for key in found.keys if key in below])
     # one table for all, so that the columns are as wide for each run, printed run by run
     width = {column: min(widths[column] - 2, room) for column in kept}
     spare = room - sum(width.values()) - 2 * (len(kept) - 1)
@@ -273,9 +304,50 @@ def print_table(found: Comparison, console: Console) -> None:
     _print_line(console, [Text(column, style="bold") for column in kept], kept, width, numbers)
     for i, line in enumerate(lines):
         _print_line(console, line, kept, width, numbers)
-        said = [f"{column} {texts[column][i]}" for column in below if texts[column][i]]
-        if said:
-            console.print(Padding(Text("  ".join(said), style="dim"), (0, 0, 0, 2)))
+        said = [
+            f"{column} {texts[column][i]}"
+            for column in below
+            if texts[column][i] and texts[column][i] != usual.get(column)
+        ]
+        for text in _filled(said, room - 2):
+            console.print(Text(f"  {text}", style="dim"), soft_wrap=True)
+    if shown := [f"{column} {text}" for column, text in usual.items()]:
+        console.print("\nand where nothing else is said")
+        for text in _filled(shown, room - 2):
+            console.print(Text(f"  {text}", style="dim"), soft_wrap=True)
+    _print_broken(found.rows, console)
+
+
+def _usual(texts: dict[str, list[str]], keys: Sequence[str]) -> dict[str, str]:
+    """The value that most of the runs have, of the keys of which there is one."""
+    counts = {key: Counter(texts[key]).most_common(1)[0] for key in keys}
+    return {key: text for key, (text, count) in counts.items() if count > len(texts[key]) / 2 and text}
+
+
+def _filled(items: Sequence[str], width: int) -> list[str]:
+    """Lines with as many of the items as fit, two spaces between; one that is too long is folded."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + 2 + len(item) <= width:
+            lines[-1] += f"  {item}"
+        else:
+            lines += [item[i : i + width] for i in range(0, len(item), width)]
+    return lines
+
+
+def _print_broken(rows: Sequence[Row], console: Console) -> None:
+    broken = [row for row in rows if row.status == "broken"]
+    for row in broken[:BROKEN]:
+        console.print(Text(f"{row.folder} is broken: {row.why}", style="red"), soft_wrap=True)
+    if len(broken) > BROKEN:
+        console.print(Text(f"and {len(broken) - BROKEN} more", style="red"))
+
+
+def _print(console: Console, what: Any) -> None:
+    """Print without spaces at the ends of lines."""
+    with console.capture() as captured:
+        console.print(what)
+    console.file.write(re.sub(r"[ ]+((?:\x1b\[0m)?)$", r"\1", captured.get(), flags=re.MULTILINE))
 
 
 def _print_line(console: Console, cells: list[Text], kept: list[str], width: dict[str, int], numbers: set[str]) -> None:
@@ -284,7 +356,7 @@ def _print_line(console: Console, cells: list[Text], kept: list[str], width: dic
         side: Any = "right" if column in numbers else "left"
         line.add_column(justify=side, width=width[column], no_wrap=column != "run", overflow="fold")
     line.add_row(*cells)
-    console.print(line)
+    _print(console, line)
 
 
 def _clipped(text: str) -> str:
@@ -324,6 +396,7 @@ def write_html(found: Comparison, path: Path) -> None:
         columns=columns,
         rows=rows,
         numeric=numeric,
+        keys=found.keys,
         sort=found.sort,
         modes=found.modes,
     )

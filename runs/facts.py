@@ -9,9 +9,8 @@ import numpy as np
 from runs.charts import Mark
 from runs.events import Curve, Log, read_log
 from runs.run import Run
-from runs.status import better_mode, part, read_config, status
+from runs.status import STAGE, better_mode, part, read_config, status
 
-STAGE = re.compile(r"(train|training|val|valid|validation|test)[/_](?=.)")
 # what `Monitor` logs by layer and `TensorBoardViews` by class: one chart for all of a kind, with what it shows
 FAMILIES = {
     "update_ratio": "change of the weights in a step, over the weights",
@@ -34,6 +33,7 @@ class Metric:
         val: The curve of the validation.
         train: The curve of the training.
         by_step: That of single training steps.
+        sampled: Whether the training's values are means over the steps that were logged, and not over all.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Metric:
     val: Curve | None = None
     train: Curve | None = None
     by_step: Curve | None = None
+    sampled: bool = False
 
 
 class Facts:
@@ -102,7 +103,20 @@ def find_metrics(log: Log) -> list[Metric]:
             metric.by_step = curve
         else:
             metric.train = curve
+    for metric in found.values():
+        whole = metric.train
+        if whole is not None and metric.by_step is None and len(whole.steps) > 1.5 * len(log.epochs[0]) > 0:
+            metric.by_step, metric.train, metric.sampled = whole, _by_epoch(whole, log), True
     return sorted(found.values(), key=lambda m: (m.val is None, not m.name.endswith("loss"), m.train is None, m.name))
+
+
+def _by_epoch(curve: Curve, log: Log) -> Curve:
+    """The mean of a curve's values in each epoch, at the last of their steps."""
+    ends = np.searchsorted(curve.steps, log.epochs[1], side="right")
+    parts = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True) if np.isfinite(curve.values[a:b]).any()]
+    last = [part.stop - 1 for part in parts]
+    means = np.array([np.nanmean(np.where(np.isinf(v), np.nan, v)) for v in (curve.values[part] for part in parts)])
+    return Curve(curve.steps[last], means, curve.times[last], curve.files[last])
 
 
 def _known(tag: str) -> bool:

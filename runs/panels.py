@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from runs.charts import Line, Mark, bar_chart, depth_colour, line_chart, scatter_chart, sparkline
 from runs.events import Log
-from runs.facts import FAMILIES, HIDDEN, LR, STAGE, Facts, Metric, epoch_seconds, value_at
-from runs.pages import number, seconds
-from runs.status import part
+from runs.facts import FAMILIES, HIDDEN, LR, Facts, Metric, epoch_seconds, value_at
+from runs.numbers import number, seconds
+from runs.status import STAGE, part
 
 LEGEND = 12  # names below a chart
 OTHERS = 24  # charts of curves that nothing is known of
@@ -40,7 +40,8 @@ def metric_charts(facts: Facts) -> list[dict[str, Any]]:
 
 def metric_lines(metric: Metric) -> list[Line]:
     """The lines of one metric, the ones that matter last, and so on top."""
-    curves = (("train, by step", metric.by_step, "faint"), ("train", metric.train, "train"), ("val", metric.val, "val"))
+    name = "train, mean of logged steps" if metric.sampled else "train"
+    curves = (("train, by step", metric.by_step, "faint"), (name, metric.train, "train"), ("val", metric.val, "val"))
     return [Line(name, curve.steps, curve.values, style) for name, curve, style in curves if curve is not None]
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from runs.charts import Line, thinned
+from runs.charts import Line, floor_of, thinned
 from runs.errors import UserError
 from runs.facts import LR, Facts, value_at
 from runs.files import whole_file, write_whole
 from runs.keys import flat
-from runs.pages import MADE_BY, check_ours, number, render, seconds
+from runs.numbers import number, seconds
+from runs.pages import MADE_BY, check_ours, render
 from runs.panels import (
     confusion,
     doctor,
@@ -53,7 +54,8 @@ def write_report(run: Run, out: Path | None = None) -> Path:
         write_whole(page, render("report.html", **page_of(facts)))
         draw(facts, picture)
     except OSError as error:
-        raise UserError(f"can't write {error.filename or page}: {error.strerror or error}") from error
+        elsewhere = "" if out else "; --out FILE writes it elsewhere"
+        raise UserError(f"can't write {page}: {error.strerror or error}{elsewhere}") from error
     return page
 
 
@@ -222,6 +224,8 @@ def draw(facts: Facts, path: Path) -> None:
             axes.set_yscale("log", nonpositive="mask")
             axes.yaxis.set_major_locator(LogLocator(numticks=5))
             axes.yaxis.set_minor_locator(NullLocator())
+            if (values > 0).any():
+                axes.set_ylim(bottom=floor_of(values[values > 0]))
         else:
             axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))

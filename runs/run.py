@@ -139,8 +139,12 @@ def _find(place: str, logs: Path) -> Path:
         raise UserError(f"{place}: not the folder of a run, there is no config.yaml in it{hint}")
     recipes = [folder.name for folder in sorted(logs.iterdir()) if folder.is_dir()] if logs.is_dir() else []
     known = [str(version) for recipe in recipes for version in versions(logs / recipe)]
-    hint = nearest(place, [*recipes, *known]) or (f"; there are {', '.join(recipes)}" if recipes else "")
+    hint = nearest(place, [*recipes, *known]) or _some(recipes)
     raise UserError(f"no run {place!r}, neither as a folder nor in {logs.resolve()}{hint}")
+
+
+def _some(names: list[str], most: int = 12) -> str:
+    return f"; there are {', '.join(names[:most])}{', …' * (len(names) > most)}" if names else ""
 
 
 def versions(folder: Path) -> list[Path]:

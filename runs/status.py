@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
+from runs.errors import one_line
 from runs.files import read_yaml
 from runs.resume import RunLock
 
+STAGE = re.compile(r"(train|training|val|valid|validation|test)[/_](?=.)")
 LOWER_IS_BETTER = re.compile(r"loss|err|mse|mae|nll|perplexity|ppl|bpb|bits|brier|ece|fid|\b[cw]er\b|distance")
 
 
@@ -65,6 +67,19 @@ def read_config(path: Path, blocks: dict[str, Any] | None = None) -> dict[str, A
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def why_broken(path: Path) -> str:
+    """What is wrong with a `config.yaml` that `read_config` gives nothing of."""
+    try:
+        found = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return "there is no config.yaml" if not path.exists() else f"config.yaml: {error.strerror or error}"
+    except UnicodeDecodeError:
+        return "config.yaml is no text"
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return f"config.yaml is no YAML that can be read ({one_line(error)})"
+    return "config.yaml is empty" if not found else f"config.yaml holds no keys, but {type(found).__name__}"
 
 
 def _by_blocks(text: str, blocks: dict[str, Any]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from runs.files import write_whole
+from runs.numbers import number
 
 FILE = "summary.json"
 INDENT = 17  # of the values
@@ -134,4 +135,4 @@ def script(name: str) -> str:
 def format_metrics(metrics: dict[str, float], stage: str) -> str:
     """`loss 0.0312, acc 0.9917` from `{"val/loss": …, "val/acc": …}`, the loss first."""
     names = sorted(metrics, key=lambda name: (not name.endswith("loss"), name))
-    return ", ".join(f"{name.removeprefix(f'{stage}/')} {metrics[name]:.4f}" for name in names)
+    return ", ".join(f"{name.removeprefix(f'{stage}/')} {number(float(metrics[name]))}" for name in names)

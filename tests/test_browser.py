@@ -142,7 +142,7 @@ def test_the_report_shows_findings_confusion_matrix_and_how_to_reproduce(page: A
     assert FINDING["evidence"] in doctor
     assert "--optimizer.lr 0.001" in doctor
     assert f"follows from it: {SYMPTOM['title']}" in doctor
-    assert "checked: nan loss, exploding" in doctor
+    assert "looked for: nan loss, exploding" in doctor
     # 216 of the digits are held back: 15 % of those that are not in the test set
     cells = [int(cell.text) for cell in shown(page, "#confusion .count")]
     assert sum(cells) == 216

@@ -266,7 +266,15 @@ class History:
         if call is None:
             return None
         if call.k:
-            return constant_loss(call, self.classes) if self.classes.sum() else None
+            total = float(self.classes.sum())
+            if not total:
+                return None
+            found = constant_loss(call, self.classes)
+            if call.weight:
+                return found
+            # few samples look less mixed than what they are drawn from (Miller 1955): with batches of one it counts
+            mixed = found + (np.count_nonzero(self.classes) - 1) / (2 * total)
+            return max(found, min(mixed, constant_loss(call, np.ones(call.k))))
         count, total, squares = self.moments
         return squares / count - (total / count) ** 2 if call.name == "mse_loss" and count else None
 

@@ -22,7 +22,7 @@ class NotFinite(Diagnosis):
         if bad:
             inputs = bool(bad.get("inputs"))
             columns = bad.get("columns") or []
-            where = f", columns {', '.join(map(str, columns))}" if columns else ""
+            where = f", column{'s' * (len(columns) > 1)} {', '.join(map(str, columns))}" if columns else ""
             cure = "mend these samples, or leave them out of the data" if inputs else ""
             return Evidence(f"{bad['text']}{where}", bad["step"], {"inputs": float(inputs)}, cure)
         last = history.losses[-3:]

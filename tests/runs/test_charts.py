@@ -7,7 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runs.charts import HEIGHT, WIDTH, Line, Mark, depth_colour, line_chart, path_of, short, sparkline, thinned
+from runs.charts import (
+    HEIGHT,
+    WIDTH,
+    Line,
+    Mark,
+    depth_colour,
+    floor_of,
+    line_chart,
+    path_of,
+    short,
+    sparkline,
+    thinned,
+)
 
 
 def lines_of(svg: str) -> dict[str, list[tuple[float, float]]]:
@@ -134,3 +146,9 @@ def test_colours_go_from_the_first_layer_to_the_last() -> None:
 )
 def test_numbers_on_axes_are_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+def test_a_few_values_next_to_zero_do_not_press_the_others_together() -> None:
+    values = np.concatenate([np.full(99, 1.0), [1e-18]])
+    assert floor_of(values) == pytest.approx(0.1)
+    assert floor_of(np.array([0.5, 1.0, 2.0])) == pytest.approx(0.5 / 1.15)

@@ -116,6 +116,21 @@ def test_each_state_is_told_and_no_state_is_a_crash() -> None:
         "broken",
     ]
     assert states == {str(i): state for i, state in enumerate(expected)}
+    told = printed(80)
+    assert f"{LOGS}/r/version_3 is broken: config.yaml is no YAML that can be read (" in told
+    assert f"{LOGS}/r/version_4 is broken: there is no config.yaml\n" in told
+    assert f"{LOGS}/r/version_6 is broken: config.yaml is no text\n" in told
+
+
+def test_what_ended_a_run_is_its_state() -> None:
+    by_doctor = make("r/version_0", loss=0.5) / "summary.json"
+    by_doctor.write_text(json.dumps({**json.loads(by_doctor.read_text()), "stopped": "by the doctor: no use"}))
+    bad, again = make("r/version_1"), make("r/version_2")
+    for folder, start in ((bad, "2026-01-01T10:00:00+00:00"), (again, "2026-01-01T10:10:00+00:00")):
+        (folder / "nonfinite.json").write_text('{"loss": "nan", "time": "2026-01-01T10:05:00+00:00"}')
+        (folder / "environment.json").write_text(json.dumps({"starts": [{"time": start}]}))
+    states = [row.status for row in compare(sort="run").rows]
+    assert states == ["ended by doctor", "not finite", "interrupted"], "the last one has begun again since"
 
 
 def test_a_run_without_a_summary_has_the_best_of_its_log() -> None:
@@ -225,12 +240,25 @@ def test_runs_can_be_sorted_by_a_key() -> None:
     assert [name[-1] for name in names(sort="optimizer.lr")] == ["1", "2", "0"]
 
 
+def test_a_metric_has_one_column_whatever_its_module_calls_it() -> None:
+    make("a/version_0", loss=0.5)
+    other = make("b/version_0", checkpoint={"monitor": "val_loss", "mode": "min", "dirpath": None})
+    summary = {"val": {"val_loss": 0.25, "valid/acc": 0.75}, "last_epoch": 1, "seconds": 1.0}
+    (other / "summary.json").write_text(json.dumps(summary))
+    found = compare()
+    assert found.metrics == ["val/loss", "val/acc", "test/acc"]
+    assert [row.name for row in found.rows] == ["b/version_0", "a/version_0"]
+    assert names(sort="val_acc") == ["b/version_0", "a/version_0"]
+
+
 def test_an_unknown_column_is_told_with_the_nearest() -> None:
     make("r/version_0", loss=0.5)
     make("r/version_1", loss=0.25)
     with pytest.raises(UserError, match=r"--sort: no run has 'val/los'; did you mean 'val/loss'\?"):
         compare(sort="val/los")
-    with pytest.raises(UserError, match=r"--sort: no run has 'zzz'; there are val/loss, val/acc, test/acc, "):
+    with pytest.raises(
+        UserError, match=r"--sort: no run has 'zzz'; there are val/loss, val/acc, test/acc, epochs, run, status, time"
+    ):
         compare(sort="zzz")
     with pytest.raises(UserError, match=r"--sort: optimizer\.lr is the same in all of these runs"):
         compare(sort="optimizer.lr")
@@ -277,6 +305,21 @@ def test_a_narrow_terminal_shows_all_and_folds_nothing_into_pieces() -> None:
         assert text.count("0.5000") >= 3
     assert "a recipe/version_0  finished" in printed(60)
     assert printed(400).splitlines()[0].split() == printed(None).splitlines()[0].split()
+
+
+def test_a_narrow_terminal_says_once_what_most_runs_have() -> None:
+    for number in range(5):
+        make(
+            f"r/version_{number}",
+            lr=0.5 if number == 2 else 0.1,
+            loss=number,
+            note={"text": "value" * 5 * (number > 3)},
+        )
+    lines = printed(60).splitlines()
+    assert [line for line in lines if "optimizer.lr 0.5" in line] == ["  time 1 min 5 s  optimizer.lr 0.5"]
+    assert sum("optimizer.lr 0.1" in line for line in lines) == 1
+    assert "and where nothing else is said" in lines
+    assert all(line == line.rstrip() for line in lines)
 
 
 def test_a_pipe_has_one_line_for_each_run() -> None:

@@ -15,7 +15,7 @@ from runs import Run
 from runs.errors import UserError
 from runs.events import read_log
 from runs.facts import Facts, epoch_seconds, find_metrics
-from runs.pages import number, seconds
+from runs.numbers import number, seconds
 from runs.panels import confusion, doctor, gradients, matrix
 from runs.report import draw, write_report
 from tests.runs.test_events import write_log
@@ -131,8 +131,21 @@ def test_a_run_without_validation_shows_its_training(tmp_path: Path) -> None:
     facts = Facts(run)
     assert (facts.best_epoch, facts.best_step) == (None, None)
     page = write_report(run)
-    assert 'data-name="train"' in page.read_text()
+    assert 'data-name="train, by step"' in page.read_text()
     assert "last epoch 0" in text_of(page)
+
+
+def test_a_training_loss_that_was_logged_by_step_has_a_mean_for_each_epoch(tmp_path: Path) -> None:
+    rows = [(step, {"train_loss": float(step), "epoch": float(step // 4)}) for step in range(8)]
+    rows += [(step, {"val_loss": 1.0, "epoch": float(step // 4)}) for step in (3, 7)]
+    write_log(tmp_path, sorted(rows, key=lambda row: row[0]))
+    (loss,) = find_metrics(read_log(tmp_path))
+    assert loss.sampled
+    assert loss.train is not None
+    assert loss.by_step is not None
+    assert loss.train.values.tolist() == [1.5, 5.5]
+    assert loss.train.steps.tolist() == [3, 7]
+    assert len(loss.by_step.steps) == 8
 
 
 def test_metrics_of_other_projects_find_their_twins(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def test_without_repairs_left_repair_advises(command: Command) -> None:
 def test_nan_in_the_inputs_is_skipped_by_a_repair(command: Command) -> None:
     result = fit(command, "--doctor.action=repair", data__batch_nan=600, epochs=2)
     assert result.status == 0
-    assert "columns 3; try --on_nonfinite skip" in result.out
+    assert "column 3; try --on_nonfinite skip" in result.out
     assert json.loads((LOGS / "version_1/summary.json").read_text())["skipped_steps"] > 0
 
 

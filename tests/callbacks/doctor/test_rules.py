@@ -336,7 +336,7 @@ def test_not_a_number() -> None:
     assert "nan_or_inf" in found(history)
     told = healthy(steps=7)
     told.bad = {"text": "nan in step 8", "step": 8, "inputs": True, "columns": [3]}
-    assert "columns 3" in found(told)["nan_or_inf"].text
+    assert "column 3" in found(told)["nan_or_inf"].text
     assert "samples" in found(told)["nan_or_inf"].advice, "and not the loss"
     assert "learning_rate_too_high" not in found(told)
 
