@@ -99,7 +99,8 @@ def looked_for(checked: Sequence[str], unseen: Mapping[str, str]) -> str:
     """What the doctor could look for: the names, or where most could be, their number and the names of the others."""
     if len(unseen) > len(checked):
         return f"looked for {', '.join(checked)}".replace("_", " ")
-    others = ", ".join(f"{name.replace('_', ' ')} ({why})" for name, why in unseen.items())
+    names = {why: [name.replace("_", " ") for name in unseen if unseen[name] == why] for why in unseen.values()}
+    others = ", ".join(f"{', '.join(found)} ({why})" for why, found in names.items())
     text = f"looked for {len(checked)} of {len(checked) + len(unseen)} problems"
     return f"{text}, not for {others}" if others else text
 

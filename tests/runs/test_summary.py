@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from runs.summary import format_metrics, next_commands, print_summary, write_summary
+from runs.summary import format_metrics, looked_for, next_commands, print_summary, write_summary
 
 SUMMARY: dict[str, Any] = {
     "best_epoch": 3,
@@ -88,3 +88,11 @@ def test_metrics_are_written_loss_first_without_their_stage() -> None:
 def test_a_written_summary_is_read_back_the_same(tmp_path: Path) -> None:
     write_summary(tmp_path, SUMMARY)
     assert json.loads((tmp_path / "summary.json").read_text()) == SUMMARY
+
+
+def test_what_was_not_looked_for_is_told_by_its_reason() -> None:
+    unseen = {"dead_relus": "no ReLU", "not_learning": "no classes", "underfitting": "no classes"}
+    expected = "looked for 4 of 7 problems, not for dead relus (no ReLU), not learning, underfitting (no classes)"
+    assert looked_for(["a", "b", "c", "d"], unseen) == expected
+    assert looked_for(["a_b", "c"], unseen) == "looked for a b, c"
+    assert looked_for(["a"], {}) == "looked for 1 of 1 problems"
