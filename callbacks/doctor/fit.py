@@ -212,11 +212,12 @@ def _less_right(found: list[Evaluation]) -> Evidence | None:
     count = sum(found[-1].val_classes) or 1000.0
     noise = 3 * math.sqrt(means[best] * (1 - means[best]) / count)
     now, then = found[-1], found[best]
-    if (
-        len(means) - 1 - best < 3
-        or means[best] - means[-1] < max(0.05, noise)
-        or now.train_loss > 0.85 * then.train_loss
-    ):
+    least = max(0.05, noise)
+    lost = [means[best] - (right or 0.0) for right in rights[-3:]]
+    # of two or three epochs, and not of one that was bad
+    if len(means) - 1 - best < 3 or statistics.median(lost) < least or lost[-1] < least / 2:
+        return None
+    if now.train_loss > 0.85 * then.train_loss:
         return None
     return Evidence(
         f"validation accuracy {now.val_accuracy:.0%} at step {now.step}, {means[best]:.0%} at its best in epoch "

@@ -307,6 +307,10 @@ def test_overfitting() -> None:
     assert found(healthy(steps=300, val=lambda step: (0.05 + step / 5000, 0.97))) == {}
     noisy = healthy(steps=300, val=lambda step: (0.5 + 0.1 * (step // 20 % 2), 0.8))
     assert found(noisy) == {}
+    # noise that is learnt by heart: fewer are right, epoch after epoch; but one bad epoch is none
+    fewer = healthy(steps=400, val=lambda step: (0.6, 0.8 if step < 150 else 0.6))
+    assert "overfitting" in found(fewer)
+    assert found(healthy(steps=380, val=lambda step: (0.6, 0.4 if step == 360 else 0.8))) == {}
 
 
 def test_regularisation_that_is_too_strong() -> None:
