@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ from scripts.say import say
 
 TRIES = "FIT_REPAIRS"  # what was tried, for the process that takes this one's place
 GOOD = 0.7  # of the loss of a network that knows nothing; weights below it are worth keeping
+OF_STEPS = re.compile(
+    r"--(trainer\.gradient_clip_val|(optimizer|lr_scheduler|model)\.([\w.]*\.)?(max_)?(lr|learning_rate))="
+)
 LATE = 0.25  # of a run; earlier ones have no such weights
 
 
@@ -123,7 +127,7 @@ def _known(folder: Path) -> list[Try]:
 
 def _change(cli: FitCLI, finding: Finding) -> list[str]:
     """The first remedy; late in a run, with weights that were good before the trouble, from there."""
-    change = [finding.remedies[0].replace(" ", "=", 1)]
+    change = [override.replace(" ", "=", 1) for override in re.split(" (?=--)", finding.remedies[0])]
     sudden = finding.name in ("nan_or_inf", "exploding_gradients", "learning_rate_too_high")
     late = finding.since > LATE * cli.doctor.history.total
     losses = [found.val_loss for found in cli.doctor.history.evaluations if found.val_loss is not None]
@@ -134,9 +138,13 @@ def _change(cli: FitCLI, finding: Finding) -> list[str]:
 
 
 def _without_symptoms(args: list[str], tries: list[Try], cause: str) -> list[str]:
-    """The command line without what was changed for problems that a newly found one explains."""
+    """The command line without the steps' sizes that were changed for problems that a newly found one explains.
+
+    What was changed of the network and the data has mended what it was changed for, or would not be in the way.
+    """
     explained = {diagnosis.name for diagnosis in DIAGNOSES if cause in diagnosis.causes}
-    undone = {change for known in tries if known.finding in explained for change in known.remedy}
+    changes = {change for known in tries if known.finding in explained for change in known.remedy}
+    undone = {change for change in changes if OF_STEPS.match(change)}
     return [arg for arg in args if arg not in undone]
 
 

@@ -49,8 +49,13 @@ class InputsNotNormalised(Diagnosis):
             r"^(scale|multiplier|factor|gain|input_scale|std)$", lambda v: 1.0 if v > 5 or v < 0.1 else None, ("data",)
         )
         shift = keys.number(r"^(shift|offset|mean|input_offset)$", lambda v: 0.0 if abs(v) > 1 else None, ("data",))
-        norm = keys.choice(r"norm", r"^(none|null|no)$", ("batch", "layer"), ("model",))
-        return data + scale + shift + norm
+        named = keys.choice(
+            r"^(scale|scaling|scaler|normali[sz]e|normali[sz]ation|standardi[sz]e|preprocess\w*)$",
+            r"^(none|null|no|raw|identity)$",
+            ("standard", "standardize", "zscore", "z-score"),
+            ("data",),
+        )
+        return data + scale + shift + named + keys.norms()
 
 
 class LabelOrder(Diagnosis):
@@ -157,9 +162,9 @@ class ClassImbalance(Diagnosis):
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
         on = keys.switch(r"balance|class_weight|weighted|oversample|resample", True)
-        return on + keys.choice(
-            r"class_weight|sampl|balanc", r"^(none|null|no|uniform|random)$", ("balanced", "weighted")
-        )
+        named = keys.choice(r"class_weight|sampl|balanc", r"^(none|null|no|uniform|random)$", ("balanced", "weighted"))
+        counts = history.classes.tolist()
+        return on + named + (keys.class_weights(counts) if min(counts, default=0) > 0 and len(counts) <= 50 else [])
 
 
 def _rare(counts: np.ndarray, limits: Thresholds) -> list[int]:

@@ -80,7 +80,7 @@ class Finding:
         since: At which it showed first.
         epoch: Of `step`, from 0.
         evidence: The numbers, and the steps that they are from.
-        remedies: Overrides of the run's own keys, the best one first.
+        remedies: Overrides of the run's own keys, the best one first; one may be of two keys.
         advice: What helps where no key does.
         follows_from: The name of the finding that explains this one; None for a cause.
         numbers: Those of the evidence.

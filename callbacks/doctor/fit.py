@@ -99,22 +99,32 @@ class Underfitting(Diagnosis):
             "has gone down by only "
             f"{max(0.0, 1 - after / before):.0%} over {third} epochs",
             found[-2 * third].step,
-            {"train_accuracy": end.train_accuracy or 0.0, "val_accuracy": end.val_accuracy or 0.0},
+            {
+                "train_accuracy": end.train_accuracy or 0.0,
+                "val_accuracy": end.val_accuracy or 0.0,
+                "fall": 1 - after / before,
+            },
         )
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
+        choices = ("ReLU", "GELU", "tanh")
+        none = keys.activation("linear|identity|none|null", choices, r"act|nonlin|function")
+        bent = none if history.narrowest == 0 else []
         wider = keys.number(
             r"^(width|hidden\w*|channels|dim|d_model|embed_dim|n_embd|units|features)$",
             lambda v: max(int(v) * 4, 32),
             ("model",),
         )
+        wider += keys.sizes(r"^(hidden_?)?(sizes|widths|dims|units|channels|layers)$", lambda n: max(4 * n, 64))
         deeper = keys.number(
             r"^(depth|num_layers|n_layers|layers|n_layer|num_blocks)$",
             lambda v: int(v) + 1 if v < 4 else None,
             ("model",),
         )
         drop = keys.number(r"drop", lambda v: 0.0 if v > 0.2 else None, ("model",))
-        return wider + drop + deeper + keys.number(r"^max_epochs$", lambda v: int(v) * 3, ("trainer",))
+        falls = evidence.numbers.get("fall", 0.0) > 0.03  # where it stands still, more of the same is of no use
+        longer = keys.number(r"^max_epochs$", lambda v: int(v) * 3, ("trainer",)) if falls else []
+        return bent + wider + drop + deeper + longer
 
 
 class Overfitting(Diagnosis):
@@ -334,7 +344,7 @@ class OverRegularised(Diagnosis):
         kind = evidence.numbers.get("kind")
         decay = keys.number(
             r"^weight_decay$",
-            lambda v: 0.01 if v > 0.01 and keys.adaptive else 1e-4 if v > 1e-4 else None,
+            lambda v: 0.01 if v > 0.01 and keys.decoupled else 1e-4 if v > 1e-4 else None,
             ("optimizer", "model"),
         )
         penalty = keys.number(r"penalty|(^|_)l[12](_|$)|lambda|reg", lambda v: 0.0 if v > 0 else None, ("model",))

@@ -125,6 +125,8 @@ class History:
         frozen: The share of parameters with `requires_grad` off.
         bad: What is said of a loss that was not finite: the step, the report, and columns of the inputs.
         ended: No further step will come.
+        fan_in: Inputs of a unit, the median over the layers with weights; 0 without one.
+        clipped: The norm to which gradients are clipped; 0 where they are not.
     """
 
     total: float = math.inf
@@ -151,6 +153,8 @@ class History:
     frozen: float = 0.0
     bad: dict[str, Any] = field(default_factory=dict)
     ended: bool = False
+    fan_in: float = 0.0
+    clipped: float = 0.0
 
     def __post_init__(self) -> None:
         self._chance: float | None = None

@@ -6,6 +6,8 @@ from callbacks.doctor.diagnosis import Diagnosis, Evidence, Thresholds
 from callbacks.doctor.history import History
 from callbacks.doctor.remedies import Keys
 
+DEEP = 7  # layers with weights
+
 
 class SoftmaxBeforeLoss(Diagnosis):
     """A loss that takes logits is given probabilities, so that its gradients are squashed twice."""
@@ -91,8 +93,8 @@ class BadInitialisation(Diagnosis):
         )
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        start = keys.start_values()
-        norm = keys.choice(r"norm", r"^(none|null|no)$", ("batch", "layer"), ("model",))
+        start = keys.start_values(history.fan_in)
+        norm = keys.norms()
         return start + norm + keys.clip()
 
 
@@ -151,9 +153,9 @@ class DeadUnits(Diagnosis):
         return any(sample.dead.get(layer, (0.0, 0))[0] > limits.dead_units for sample in seen[:3])
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        start = keys.start_values()
-        other = keys.choice(r"act|nonlin", r"relu", ("GELU", "leaky_relu", "LeakyReLU", "SiLU", "tanh"), ("model",))
-        norm = keys.choice(r"norm", r"^(none|null|no)$", ("batch", "layer"), ("model",))
+        start = keys.start_values(history.fan_in)
+        other = keys.activation("relu6?", ("GELU", "leaky_relu", "LeakyReLU", "SiLU", "tanh"))
+        norm = keys.norms()
         rate = keys.rate()
         return start + other + norm + (keys.set_rate(rate[1] / 10, lower=True) if rate else [])
 
@@ -195,9 +197,9 @@ class Saturation(Diagnosis):
         )
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        start = keys.start_values()
-        norm = keys.choice(r"norm", r"^(none|null|no)$", ("batch", "layer"), ("model",))
-        other = keys.choice(r"act|nonlin", r"tanh|sigmoid", ("ReLU", "GELU"), ("model",))
+        start = keys.start_values(history.fan_in)
+        norm = keys.norms()
+        other = keys.activation("tanh|sigmoid|hardtanh|softsign|hardsigmoid", ("ReLU", "GELU"))
         return start + norm + other
 
 
@@ -237,13 +239,15 @@ class VanishingGradients(Diagnosis):
         )
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        other = keys.choice(r"act|nonlin", r"tanh|sigmoid", ("ReLU", "GELU"), ("model",))
-        norm = keys.choice(r"norm", r"^(none|null|no)$", ("batch", "layer"), ("model",))
+        other = keys.activation("tanh|sigmoid|hardtanh|softsign|hardsigmoid", ("ReLU", "GELU"))
+        norm = keys.norms()
         shortcuts = keys.switch(r"residual|skip|shortcut", True, ("model",))
         fewer = keys.number(
             r"^(depth|num_layers|n_layers|layers|n_layer|num_blocks)$", lambda v: max(2, int(v) // 3) if v > 3 else None
         )
-        return other + norm + shortcuts + keys.start_values() + fewer
+        # many layers need both
+        both = [f"{norm[0]} {other[0]}"] if norm and other and len(history.samples[-1].grads) >= DEEP else []
+        return both + other + norm + shortcuts + keys.start_values(history.fan_in) + fewer
 
 
 class NeverMove(Diagnosis):

@@ -57,6 +57,8 @@ class ExplodingGradients(Diagnosis):
         norms = [(step, norm) for step, norm in history.norms if math.isfinite(norm)]
         if len(norms) < (2 if history.bad else 8):
             return None
+        if history.clipped and not history.bad and not (history.stuck and history.after(0.1, 60)):
+            return None  # these are the norms before it
         if found := self._outliers(history, norms) or self._broke(history, norms, limits):
             return found
         first = norms[0][1]
@@ -135,7 +137,7 @@ class ExplodingGradients(Diagnosis):
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
         median = evidence.numbers.get("median", 1.0) if "spikes" in evidence.numbers else 1.0
         scale = keys.number(r"loss_(scale|weight|factor)|^loss_mult", lambda v: 1.0 if v > 10 else None, ("model",))
-        return scale + keys.start_values() + keys.clip(max(2 * median, 0.1)) + _lower(history, keys)
+        return scale + keys.start_values(history.fan_in) + keys.clip(max(2 * median, 0.1)) + _lower(history, keys)
 
 
 class LearningRateTooHigh(Diagnosis):

@@ -71,6 +71,8 @@ class Watch(WatchValidations):
             if p.requires_grad and p.ndim > 1
         }
         layers = [part for part in pl_module.modules() if isinstance(part, nn.Linear | nn.modules.conv._ConvNd)]
+        history.fan_in = statistics.median([part.weight[0].numel() for part in layers]) if layers else 0.0
+        history.clipped = float(trainer.gradient_clip_val or 0.0)
         recurrent = [part.hidden_size for part in pl_module.modules() if isinstance(part, nn.RNNBase)]
         others = any(isinstance(part, nn.MultiheadAttention) for part in pl_module.modules())
         units = [len(part.weight) for part in layers[:-1]] + recurrent

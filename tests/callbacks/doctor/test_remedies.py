@@ -3,7 +3,7 @@
 import pytest
 
 from callbacks.doctor import Evidence, History
-from callbacks.doctor.data import LabelOrder
+from callbacks.doctor.data import InputsNotNormalised, LabelOrder
 from callbacks.doctor.remedies import Keys, nice
 
 CONFIG = {
@@ -78,10 +78,42 @@ def test_only_what_orders_samples_mends_their_order(key: str, value: bool, advis
 
 
 def test_a_name_that_the_class_does_not_know_is_not_advised() -> None:
-    keys = Keys(CONFIG, accepts=lambda override: "gelu" not in override)
+    keys = Keys(CONFIG, accepts=lambda override: "gelu" not in override.lower())
     assert keys.choice("activation", "relu", ("GELU", "leaky_relu"), ("model",)) == [
         "--model.net.activation leaky_relu"
     ]
+
+
+def test_functions_norms_and_weights_in_the_spelling_of_the_run() -> None:
+    keys = Keys(
+        {"model.act": "Sigmoid", "model.function": "tanh", "model.out_act": "sigmoid", "model.norm": "none",
+         "model.batch_norm": False, "model.norm_first": False, "model.class_weights": None, "model.pos_weight": None}
+    )  # fmt: skip
+    assert keys.activation("sigmoid|tanh", ("ReLU",)) == ["--model.act ReLU", "--model.function relu"]
+    assert keys.activation("none", ("ReLU",)) == ["--model.norm relu"]
+    assert keys.activation("none", ("ReLU",), "act|function") == []
+    assert keys.norms() == ["--model.norm batch", "--model.batch_norm true"]
+    assert keys.class_weights([90, 10]) == ["--model.class_weights [0.556,5]", "--model.pos_weight 9"]
+    picky = Keys(keys.config, accepts=lambda override: "[" in override)
+    assert picky.class_weights([90, 10]) == ["--model.class_weights [0.556,5]"]
+
+
+def test_widths_in_a_list_and_scales_by_name() -> None:
+    keys = Keys({"model.sizes": [2, 64], "model.kernel_sizes": [3], "data.scale": "none"})
+    assert keys.sizes("^(hidden_)?sizes$", lambda n: max(4 * n, 32)) == ["--model.sizes [32,256]"]
+    assert InputsNotNormalised().remedies(Evidence("", 1), History(), keys) == ["--data.scale standard"]
+
+
+def test_weights_at_the_start_follow_from_the_size_of_the_layers() -> None:
+    keys = Keys({"model.weight_std": 1.5, "model.bias": -5.0, "model.gain": 2.4})
+    assert keys.start_values(64) == ["--model.gain 1.0", "--model.weight_std 0.1", "--model.bias 0.0"]
+    assert Keys({"model.weight_std": 0.125}).start_values(64) == []
+
+
+def test_the_first_step_of_rmsprop_is_larger_than_the_others() -> None:
+    adam, rms = (Keys({"optimizer.class_path": f"torch.optim.{name}"}) for name in ("Adam", "RMSprop"))
+    assert rms.usual_rate(20.0) == pytest.approx(10 * adam.usual_rate(20.0))
+    assert [Keys({"optimizer.class_path": f"torch.optim.{n}"}).decoupled for n in ("Adam", "AdamW")] == [False, True]
 
 
 def test_steps_of_the_usual_size() -> None:
