@@ -79,9 +79,11 @@ class CheckMonitors(Callback):
             hint = f"; did you mean '{similar}'?" if similar else ""
             raise ValueError(f"{key}.monitor: nobody logs '{name}'; logged are {logged}{hint}")
         if told and trainer.is_global_zero:
-            print(
-                f"note: nobody logs {self.default}, so {' and '.join(told)} do nothing; logged are {logged}", flush=True
-            )
+            similar = self._similar(self.default)
+            keys = " ".join(f"--{key} {similar}" for key in told)
+            hint = f"; {keys} watches that" if similar else ""
+            what = " and ".join(told)
+            print(f"note: nobody logs {self.default}, so {what} do nothing; logged are {logged}{hint}", flush=True)
 
     def _drop(self, trainer: Trainer, name: str, callback: Callback) -> None:
         self._dropped.add(name)

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -105,10 +106,18 @@ def cards(facts: Facts) -> list[tuple[str, str, str]]:
     summary, epochs = facts.summary, facts.log.epochs[0]
     for stage in ("val", "test"):
         metrics = part(summary, stage)
-        if not metrics and stage == "val" and facts.best_step is not None:
-            metrics = {m.tag: value_at(m.val, facts.best_step) for m in facts.metrics if m.tag}
+        best = facts.best_epoch is not None
+        if not metrics and stage == "val":
+            at = facts.best_step if best and facts.best_step is not None else sys.maxsize
+            metrics = {m.tag: value_at(m.val, at) for m in facts.metrics if m.tag}
         for name in sorted(metrics, key=lambda name: (not name.endswith("loss"), name))[:4]:
-            found.append((name, number(metrics[name]), "best epoch" if stage == "val" else "best checkpoint"))
+            found.append(
+                (
+                    name,
+                    number(metrics[name]),
+                    ("best epoch" if best else "last epoch") if stage == "val" else "best checkpoint",
+                )
+            )
     last = summary.get("last_epoch", int(epochs.max()) if len(epochs) else None)
     if facts.best_epoch is not None and last is not None:
         found.insert(0, ("best epoch", str(facts.best_epoch), f"of 0 to {last}"))

@@ -58,6 +58,10 @@ def print_summary(
             rows.append((stage, format_metrics(metrics, stage)))
     if skipped := summary.get("skipped_steps"):
         rows.append(("skipped", f"{skipped} step{'s' * (skipped > 1)} whose loss was not finite"))
+        if folder:
+            rows.append(
+                ("", f"python {script('doctor.py')} --config {shlex.quote(str(folder / 'config.yaml'))} looks for why")
+            )
     if said := _doctor(summary.get("doctor") or {}):
         rows.append(("doctor", f"\n{'':{INDENT}}".join(hanging(text, INDENT, console) for text in said)))
     speed = summary.get("samples_per_second")

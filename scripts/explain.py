@@ -90,6 +90,8 @@ def read_findings(path: Path) -> tuple[list[Finding], list[str], list[dict[str, 
         raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
+        if isinstance(error, TypeError | AttributeError):
+            reason = "not of the form that the doctor writes"
         raise UserError(f"{path}: damaged ({reason})") from error
 
 
@@ -99,7 +101,10 @@ def _doctor_of(run: Run) -> tuple[Keys, Doctor]:
         config = run.config
         given = config.get("doctor") or {}
         limits = Thresholds(**(given.get("thresholds") or {}))
-        return Keys(flat(config)), Doctor(ignore=given.get("ignore") or (), thresholds=limits)
+        # whether a class knows a name can't be asked here
+        return Keys(flat(config), accepts=lambda override: False), Doctor(
+            ignore=given.get("ignore") or (), thresholds=limits
+        )
     except (UserError, OSError, AttributeError, TypeError, ValueError) as error:
         say(f"note: the keys of {run.folder} are not known, {one_line(error)}")
         return Keys({}), Doctor()
@@ -211,6 +216,9 @@ def _samples(log: Log) -> list[Sample]:
             for step, value in _points(curve):
                 sample = found.setdefault(step, Sample(step, 0.0))
                 getattr(sample, families[family])[layer] = (value, 64) if family == "dead_units" else value
+    rates = next((_points(curve) for name, curve in log.curves.items() if name.startswith("lr")), [])
+    for sample in found.values():  # the rate was logged at other steps
+        sample.lr = next((rate for step, rate in reversed(rates) if step <= sample.step), rates[0][1] if rates else 0.0)
     return [sample for _, sample in sorted(found.items()) if sample.updates]
 
 

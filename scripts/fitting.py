@@ -167,8 +167,9 @@ class FitCLI(CLI):
         """The validation metrics at the best value of the monitored one, so far."""
         monitor, mode = self.config.checkpoint.monitor, self.config.checkpoint.mode
         known = [found.metrics for found in self.record.evaluations if monitor in found.metrics]
-        if not known:
-            return {}
+        if not known:  # nothing is monitored: the last one
+            last = [found.metrics for found in self.record.evaluations[-1:]]
+            return {name: value for metrics in last for name, value in metrics.items() if name.startswith("val")}
         best = (max if mode == "max" else min)(known, key=lambda metrics: metrics[monitor])
         return {name: value for name, value in best.items() if name.startswith("val")}
 

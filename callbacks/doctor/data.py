@@ -85,8 +85,9 @@ class LabelOrder(Diagnosis):
             return None
         mixed = entropy(totals)
         return Evidence(
-            f"a batch of {size} has {math.exp(found):.1f} classes in effect (entropy {found:.2f}), drawn at random it "
-            f"would have {math.exp(expected):.1f} ({expected:.2f}); steps {batches[0][0]} to {batches[-1][0]}",
+            f"a batch of {size} has {math.exp(found):.1f} classes in effect (entropy {found:.2f}), and drawn at "
+            f"random from these batches {math.exp(expected):.1f} ({expected:.2f}); "
+            f"steps {batches[0][0]} to {batches[-1][0]}",
             batches[0][0],
             {"entropy": found, "expected": expected, "all": mixed},
         )

@@ -34,7 +34,7 @@ UNSEEN = {
     "first": "no layer with weights",
     "norms": "no gradients",
     "samples": "no gradients",
-    "rectified": "no ReLU",
+    "rectified": "no ReLU, or too few inputs",
     "squashed": "no tanh or sigmoid",
 }
 
@@ -142,7 +142,7 @@ class Diagnosis(ABC):
         """The advice, for a run whose `config.yaml` is at a path."""
         if remedies and not self.beside_keys:
             return ""
-        return evidence.advice or self.advice.replace("{config}", config)
+        return (evidence.advice or self.advice).replace("{config}", config)
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
         """Overrides of the run's own keys that mend it, the best one first: `--optimizer.lr 0.0003`."""

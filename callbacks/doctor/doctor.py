@@ -211,6 +211,7 @@ class Doctor(Watch):
                 [d for d in self.diagnoses if d.of_validations or d.name == OverRegularised.name] if lately else None
             )
             self.examine(trainer, asked)
+            self._write(trainer)  # a run that is killed has one, too
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._leave()

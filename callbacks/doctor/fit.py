@@ -8,6 +8,8 @@ from callbacks.doctor.diagnosis import BROKEN, STILL, Diagnosis, Evidence, Thres
 from callbacks.doctor.history import Evaluation, History
 from callbacks.doctor.remedies import Keys, nice
 
+SCALE = "bring the targets to mean 0 and standard deviation 1, as the inputs"
+
 
 class NotLearning(Diagnosis):
     """No better than the best constant prediction, and none of the reasons that the doctor knows."""
@@ -15,10 +17,7 @@ class NotLearning(Diagnosis):
     name = "not_learning"
     title = "the network learns nothing"
     needs = ("calls",)
-    advice = (
-        "see whether a single batch can be learnt: python scripts/doctor.py --config {config}; if it can, look at "
-        "some samples: do their labels belong to them, and does what tells the classes apart reach the network?"
-    )
+    advice = "can one batch be learnt? python scripts/doctor.py --config {config}; if so, do labels and samples match?"
     hopeless = True
     causes = (*STILL, "learning_rate_too_low", "class_imbalance", "underfitting")
 
@@ -51,12 +50,21 @@ class NotLearning(Diagnosis):
         surely = begin > middle > end and chance - end > 2.5 * statistics.stdev(parts[-1]) / math.sqrt(third)
         if ((best < 0.99 * chance and falls) or surely) and not history.after(0.5, 100):  # slowly, it does learn
             return None
-        return Evidence(
-            f"the loss was never below {best:.4g} in {history.step} steps, and the best constant "
-            f"prediction has {chance:.4g}",
-            1,
-            {"best": best, "chance": chance},
-        )
+        text = f"the loss was never below {best:.4g} in {history.step} steps, and the best constant prediction has "
+        text += f"{chance:.4g}"
+        numbers = {"best": best, "chance": chance}
+        mean, std = history.targets
+        if std and (abs(mean) > 3 * std or std > 10):
+            return Evidence(
+                f"{text}; the targets have mean {mean:.3g} and standard deviation {std:.3g}", 1, numbers, SCALE
+            )
+        rises = end > middle > begin and end > max(2 * chance, 1.5 * begin)
+        return Evidence(text + "; it rises all the time" * rises, 1, numbers, "is the sign of the loss right?" * rises)
+
+    def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
+        if evidence.advice != SCALE:
+            return []
+        return keys.switch(r"^(normali[sz]e|standardi[sz]e|scale)_(targets?|labels?|y)$", True)
 
 
 class Underfitting(Diagnosis):

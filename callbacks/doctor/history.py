@@ -283,6 +283,14 @@ class History:
         return squares / count - (total / count) ** 2 if call.name == "mse_loss" and count else None
 
     @property
+    def targets(self) -> tuple[float, float]:
+        """Mean and standard deviation of targets that are numbers; zeros for others."""
+        count, total, squares = self.moments
+        if not count:
+            return 0.0, 0.0
+        return total / count, math.sqrt(max(0.0, squares / count - (total / count) ** 2))
+
+    @property
     def task(self) -> float:
         """The recent value of the loss function, without whatever the module adds to it."""
         last = [call.value for _, call in self.calls[-5:]]

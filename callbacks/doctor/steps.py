@@ -25,6 +25,16 @@ class NotFinite(Diagnosis):
             where = f", column{'s' * (len(columns) > 1)} {', '.join(map(str, columns))}" if columns else ""
             cure = "mend these samples, or leave them out of the data" if inputs else ""
             return Evidence(f"{bad['text']}{where}", bad["step"], {"inputs": float(inputs)}, cure)
+        validated = [e for e in history.evaluations[-2:] if e.val_loss is not None and not math.isfinite(e.val_loss)]
+        if len(validated) == 2 and math.isfinite(history.recent(3)):
+            return Evidence(
+                f"the validation loss is {validated[0].val_loss} in epochs {validated[0].epoch} and "
+                f"{validated[1].epoch}, and the training loss {history.recent(3):.3g}",
+                validated[0].step,
+                {"inputs": 1.0, "validation": 1.0},
+                "look for values that are not finite in the validation data; "
+                "python scripts/doctor.py --config {config} names the first sample",
+            )
         last = history.losses[-3:]
         if len(last) == 3 and not any(math.isfinite(loss) for _, loss in last):
             return Evidence(f"loss {last[0][1]} in steps {last[0][0]} to {last[-1][0]}", last[0][0], {"inputs": 0.0})
@@ -32,9 +42,8 @@ class NotFinite(Diagnosis):
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
         if evidence.numbers.get("inputs"):
-            return keys.switch(r"clean|impute|drop_na|fill_na|dropna", True, ("data",)) + keys.set(
-                "on_nonfinite", "skip"
-            )
+            cleaned = keys.switch(r"clean|impute|drop_na|fill_na|dropna", True, ("data",))
+            return cleaned + (keys.set("on_nonfinite", "skip") if not evidence.numbers.get("validation") else [])
         half = ["--trainer.precision bf16-mixed"] if str(keys.config.get("trainer.precision")).startswith("16") else []
         rate, last = keys.rate(), [loss for _, loss in history.losses[-3:] if math.isfinite(loss)]
         if last and max(last) < 2 * history.start and (history.update(last=3) or 0.0) < 0.1:
@@ -229,7 +238,7 @@ class LearningRateTooHigh(Diagnosis):
         return update > 0.04 and after > 0.9 * before
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        return _lower(history, keys) + keys.clip()
+        return _lower(history, keys) or keys.clip()
 
 
 def _broken_on_the_way(history: History, limits: Thresholds) -> str | None:

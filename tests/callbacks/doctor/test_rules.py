@@ -345,6 +345,35 @@ def test_not_a_number() -> None:
     assert "learning_rate_too_high" not in found(told)
 
 
+def test_a_validation_that_is_not_finite() -> None:
+    history = healthy(steps=80)
+    for evaluation in history.evaluations[-2:]:
+        evaluation.val_loss = math.nan
+    evidence = found(history)["nan_or_inf"]
+    assert evidence.text.startswith("the validation loss is nan in epochs 2 and 3, and the training loss 0.")
+    assert "validation data" in evidence.advice
+    history.evaluations[-2].val_loss = 1.0
+    assert found(history) == {}, "one of them may pass"
+
+
+def test_targets_that_are_not_scaled_and_a_loss_that_rises() -> None:
+    def numbers(loss: Callable[[int], float], mean: float, std: float) -> History:
+        history = run(loss, steps=200)
+        for _, known in history.calls:
+            known.name, known.k, known.classes, known.rights = "mse_loss", 0, [], []
+        history.classes = np.zeros(0)
+        history.moments = (1000.0, 1000 * mean, 1000 * (std**2 + mean**2))
+        return history
+
+    raw = found(numbers(lambda step: 25000.0, 152, 77))["not_learning"]
+    assert "the targets have mean 152 and standard deviation 77" in raw.text
+    assert raw.advice.startswith("bring the targets to mean 0")
+    rising = found(numbers(lambda step: 1.2 + step / 10, 0, 1))["not_learning"]
+    assert rising.advice == "is the sign of the loss right?"
+    plain = found(numbers(lambda step: 1.1, 0, 1))["not_learning"]
+    assert plain.advice == ""
+
+
 def test_the_lines_can_be_moved() -> None:
     history = healthy(steps=5)
     history.firsts = [InputFacts("net.0", std=12.0, low=-30, high=30)]
