@@ -5,6 +5,7 @@ import statistics
 from callbacks.doctor.diagnosis import Diagnosis, Evidence, Thresholds
 from callbacks.doctor.history import History
 from callbacks.doctor.remedies import Keys
+from callbacks.doctor.steps import lower_rate
 
 DEEP = 7  # layers with weights
 
@@ -156,8 +157,7 @@ class DeadUnits(Diagnosis):
         start = keys.start_values(history.fan_in)
         other = keys.activation("relu6?", ("GELU", "leaky_relu", "LeakyReLU", "SiLU", "tanh"))
         norm = keys.norms()
-        rate = keys.rate()
-        return start + other + norm + (keys.set_rate(rate[1] / 10, lower=True) if rate else [])
+        return start + other + norm + lower_rate(history, keys)
 
 
 class Saturation(Diagnosis):

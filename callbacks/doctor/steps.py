@@ -26,10 +26,11 @@ class NotFinite(Diagnosis):
             cure = "mend these samples, or leave them out of the data" if inputs else ""
             return Evidence(f"{bad['text']}{where}", bad["step"], {"inputs": float(inputs)}, cure)
         validated = [e for e in history.evaluations[-2:] if e.val_loss is not None and not math.isfinite(e.val_loss)]
-        if len(validated) == 2 and math.isfinite(history.recent(3)):
+        if len(validated) >= (1 if history.ended else 2) and math.isfinite(history.recent(3)):
+            epochs = " and ".join(f"epoch {evaluation.epoch}" for evaluation in validated)
             return Evidence(
-                f"the validation loss is {validated[0].val_loss} in epochs {validated[0].epoch} and "
-                f"{validated[1].epoch}, and the training loss {history.recent(3):.3g}",
+                f"the validation loss is {validated[0].val_loss} in {epochs}, and the training loss "
+                f"{history.recent(3):.3g}",
                 validated[0].step,
                 {"inputs": 1.0, "validation": 1.0},
                 "look for values that are not finite in the validation data; "
@@ -146,7 +147,7 @@ class ExplodingGradients(Diagnosis):
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
         median = evidence.numbers.get("median", 1.0) if "spikes" in evidence.numbers else 1.0
         scale = keys.number(r"loss_(scale|weight|factor)|^loss_mult", lambda v: 1.0 if v > 10 else None, ("model",))
-        return scale + keys.start_values(history.fan_in) + keys.clip(max(2 * median, 0.1)) + _lower(history, keys)
+        return scale + keys.start_values(history.fan_in) + keys.clip(max(2 * median, 0.1)) + lower_rate(history, keys)
 
 
 class LearningRateTooHigh(Diagnosis):
@@ -238,7 +239,7 @@ class LearningRateTooHigh(Diagnosis):
         return update > 0.04 and after > 0.9 * before
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        return _lower(history, keys) or keys.clip()
+        return lower_rate(history, keys) or keys.clip()
 
 
 def _broken_on_the_way(history: History, limits: Thresholds) -> str | None:
@@ -320,6 +321,7 @@ def _usual(history: History, keys: Keys, otherwise: float) -> float:
     return usual if math.isfinite(usual) and usual > 0 else otherwise
 
 
-def _lower(history: History, keys: Keys) -> list[str]:
+def lower_rate(history: History, keys: Keys) -> list[str]:
+    """A learning rate whose first step has the usual size, at most a third of what it is."""
     rate = keys.rate()
     return keys.set_rate(_usual(history, keys, rate[1] / 10), lower=True) if rate else []

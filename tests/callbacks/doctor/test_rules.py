@@ -350,10 +350,12 @@ def test_a_validation_that_is_not_finite() -> None:
     for evaluation in history.evaluations[-2:]:
         evaluation.val_loss = math.nan
     evidence = found(history)["nan_or_inf"]
-    assert evidence.text.startswith("the validation loss is nan in epochs 2 and 3, and the training loss 0.")
+    assert evidence.text.startswith("the validation loss is nan in epoch 2 and epoch 3, and the training loss 0.")
     assert "validation data" in evidence.advice
     history.evaluations[-2].val_loss = 1.0
     assert found(history) == {}, "one of them may pass"
+    history.ended = True
+    assert "in epoch 3, and" in found(history)["nan_or_inf"].text
 
 
 def test_targets_that_are_not_scaled_and_a_loss_that_rises() -> None:
