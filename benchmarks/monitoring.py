@@ -1,6 +1,6 @@
 """What the monitor and the doctor cost: the same training with both, and without each of them, in turn.
 
-usage: python benchmarks/monitoring.py [--rounds 7] [--key value …]
+usage: python benchmarks/monitoring.py [--rounds 7] [--case "tiny MLP"] [--key value …]
 
 The recipe cnn.yaml, and a tiny MLP on the same data. Milliseconds a step over the whole training without validation,
 medians over the rounds, and the median of the ratios within a round.
@@ -45,12 +45,15 @@ def main() -> None:
     """Measure in turn, print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--case", choices=CASES, help="one of the two only")
     given, more = parser.parse_known_args()
     quiet()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         print(f"{'':12}{'':9}{'with ms':>10}{'without ms':>12}{'cost':>8}{'at most':>9}")
         for name, (args, epochs, most) in CASES.items():
+            if given.case not in (None, name):
+                continue
             step_ms([*args, *more], 2)  # warms up
             ways = [[], *OFF.values()]
             rows = []

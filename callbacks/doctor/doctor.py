@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shlex
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -42,6 +43,7 @@ from callbacks.nonfinite import NonFiniteError
 from callbacks.stop import agree
 
 FILE = "doctor.json"
+REWRITE = 10  # seconds after which it is written anew although there is no finding
 
 # causes before what follows from them
 DIAGNOSES: tuple[type[Diagnosis], ...] = (
@@ -153,6 +155,7 @@ class Doctor(Watch):
         self.repairs: list[dict[str, Any]] = []
         self.keys = Keys({})
         self._failed: set[str] = set()
+        self._written = -math.inf
         self._asked = 0  # the last step after which all was examined that does not rest on validations
 
     @property
@@ -211,7 +214,8 @@ class Doctor(Watch):
                 [d for d in self.diagnoses if d.of_validations or d.name == OverRegularised.name] if lately else None
             )
             self.examine(trainer, asked)
-            self._write(trainer)  # a run that is killed has one, too
+            if time.monotonic() > self._written + REWRITE:  # a run that is killed has one, too
+                self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._leave()
@@ -350,6 +354,7 @@ class Doctor(Watch):
         folder = trainer.loggers[0].log_dir if trainer.loggers else None
         if not folder or not trainer.is_global_zero or not Path(folder).is_dir():
             return
+        self._written = time.monotonic()
         path = Path(folder, FILE)
         temporary = path.with_name(f".{FILE}.{os.getpid()}")
         with contextlib.suppress(OSError):  # a disk that is full
