@@ -227,7 +227,7 @@ def pictures() -> Iterator[pytest.MonkeyPatch]:
     And make no report: it comes after the run's end is on the disk, and can be made again.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FitCLI, "_report", lambda *args: None)
+        patch.setattr(FitCLI, "report", lambda *args: None)
         patch.setattr(TensorBoardViews, "on_train_end", lambda *args: None)
         yield patch
 

@@ -132,7 +132,7 @@ def test_a_run_without_optimizer_or_schedule_in_its_config_is_measured_too(
     result = command(stage, "run")
     assert (result.status, result.err) == (0, "")
     name, value = re.search(r"(\w+_mse) (\S+)", result.out).groups()  # type: ignore[union-attr]
-    assert re.search(rf"^{result.out.split()[0]} +{name} {value}", fit.out, re.MULTILINE)
+    assert re.search(rf"^{result.out.split()[0]} +{name} {re.escape(value)}", fit.out, re.MULTILINE)
 
 
 def test_a_run_whose_schedule_was_switched_off_is_measured_and_repeated(command: Command) -> None:
