@@ -3,14 +3,14 @@
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.metrics import Mean
+from modules.task import Task
 
 
-class Classifier(LightningModule):
+class Classifier(Task):
     """Single-label classification with cross-entropy.
 
     Logs `train/loss` and `train/acc`, `val/loss` and `val/acc`, `test/loss` and `test/acc` once an epoch,
@@ -37,7 +37,7 @@ class Classifier(LightningModule):
         channels_last: bool = False,
         class_weights: Literal["none", "balanced"] = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(_metrics)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"model.label_smoothing: {label_smoothing} is outside [0, 1)")
         self.net = net
@@ -51,17 +51,6 @@ class Classifier(LightningModule):
         if channels_last:
             # mypy does not know the overload of `Module.to` that takes a memory format
             self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.train_metrics = _metrics()
-        self.val_metrics = _metrics()
-        self.test_metrics = _metrics()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes here which hook it is in, 40 times a step, and nn.Module would look each time whether that
-        # is a parameter, a module or a buffer: a fifth of a millisecond
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs `(N, ...)` to logits `(N, num_classes)`."""
@@ -86,9 +75,7 @@ class Classifier(LightningModule):
         logits = self._logits(x)
         loss = F.cross_entropy(logits, y, weight=self.weight, label_smoothing=self.label_smoothing)
         self._update("train", logits.detach(), y, loss.detach() * len(y))
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.global_step + 1) % every == 0:
-            self.log("train/loss_step", loss, sync_dist=self.trainer.world_size > 1)
+        self.log_step(loss)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -103,16 +90,6 @@ class Classifier(LightningModule):
         """Probabilities `(N, num_classes)`, float32, of inputs or of a batch `(inputs, labels)`."""
         x = batch[0] if isinstance(batch, tuple | list) else batch
         return self(x).float().softmax(dim=1)
-
-    def on_train_epoch_start(self) -> None:
-        # from the start, and not at the end: so a callback knows after one batch what this module logs
-        self._log("train")
-
-    def on_validation_epoch_end(self) -> None:
-        self._log("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log("test")
 
     def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         x, y = batch
@@ -133,11 +110,6 @@ class Classifier(LightningModule):
         metrics = getattr(self, f"{stage}_metrics")
         metrics["loss"].add(loss_sum, len(y))
         metrics["acc"].add((logits.argmax(1) == y).sum(), len(y))
-
-    def _log(self, stage: str) -> None:
-        # the metric and not its value: Lightning computes it over all devices when the epoch ends, and resets it
-        for name, metric in getattr(self, f"{stage}_metrics").items():
-            self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
 
 
 def _metrics() -> nn.ModuleDict:
