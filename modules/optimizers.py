@@ -1,18 +1,107 @@
 """The optimizer and the learning rate schedule of a config, for any LightningModule."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import instantiate_class
+from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, CyclicLR, OneCycleLR, ReduceLROnPlateau
 
 # arguments that say how long a schedule is; left out, the trainer's number of steps fills them
 LENGTH_ARGUMENTS = ("total_steps", "T_max")
 
 
+@dataclass
+class ParameterGroup:
+    """Parameters that are trained in a way of their own.
+
+    Args:
+        match: Their names, with `*` for anything, as `net.backbone.*`.
+        lr_scale: Times the learning rate of the others, through the whole schedule.
+        weight_decay: In place of the optimizer's; null keeps that.
+    """
+
+    match: str
+    lr_scale: float = 1.0
+    weight_decay: float | None = None
+
+
+class Parameters:
+    """How the optimizer treats which parameters.
+
+    Args:
+        decay: Weight decay on `all` parameters, or on `matrices` alone: on weights, and not on biases and on what
+            normalisation layers learn, which gain nothing by being small (Goyal et al. 2017, section 5.3,
+            https://arxiv.org/abs/1706.02677).
+        groups: Groups with a learning rate or a weight decay of their own. A parameter is of the first one that its
+            name matches.
+
+    Raises:
+        ValueError: A scale or a weight decay is negative.
+    """
+
+    def __init__(self, decay: Literal["all", "matrices"] = "all", groups: Sequence[ParameterGroup] = ()) -> None:
+        for group in groups:
+            for name in ("lr_scale", "weight_decay"):
+                if (getattr(group, name) or 0.0) < 0:
+                    raise ValueError(f"parameters.groups: {name} {getattr(group, name)} of {group.match} is negative")
+        self.decay, self.groups = decay, list(groups)
+
+    def of(self, module: LightningModule, lr: float | None) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups, those of the others first; one group of all where nothing is special.
+
+        Args:
+            module: Whose parameters they are; those that are frozen are left out, unless all are alike.
+            lr: The learning rate that the scales multiply.
+
+        Raises:
+            ValueError: A pattern matches nothing, or there is no learning rate to multiply.
+        """
+        if self.decay == "all" and not self.groups:
+            return [{"params": list(module.parameters())}]
+        found: dict[tuple[int, bool], list[nn.Parameter]] = {}
+        for name, parameter in module.named_parameters():
+            place = next((i for i, group in enumerate(self.groups) if fnmatchcase(name, group.match)), -1)
+            plain = self.decay == "matrices" and parameter.ndim < 2
+            found.setdefault((place, plain), []).append(parameter)
+        matched = {place for place, _ in found}
+        for place, group in enumerate(self.groups):
+            if place not in matched:
+                names = ", ".join(list(dict(module.named_parameters()))[:5])
+                raise ValueError(f"parameters.groups: {group.match!r} matches no parameter that is left, as {names}, …")
+        return [
+            self._group(place, plain, parameters, lr) for (place, plain), parameters in sorted(found.items(), key=_key)
+        ]
+
+    def _group(self, place: int, plain: bool, parameters: list[nn.Parameter], lr: float | None) -> dict[str, Any]:
+        made: dict[str, Any] = {"params": parameters}
+        if place >= 0:
+            group = self.groups[place]
+            if group.lr_scale != 1.0:
+                if lr is None:
+                    raise ValueError("parameters.groups: lr_scale multiplies optimizer.lr, and the config has none")
+                made["lr"] = lr * group.lr_scale
+            if group.weight_decay is not None:
+                made["weight_decay"] = group.weight_decay
+        if plain:
+            made["weight_decay"] = 0.0
+        return made
+
+
+def _key(item: tuple[tuple[int, bool], Any]) -> tuple[int, bool]:
+    return item[0]
+
+
 def configure_optimizers(
-    module: LightningModule, optimizer: dict[str, Any], lr_scheduler: dict[str, Any] | None, monitor: str
+    module: LightningModule,
+    optimizer: dict[str, Any],
+    lr_scheduler: dict[str, Any] | None,
+    monitor: str,
+    parameters: Parameters | None = None,
 ) -> dict[str, Any]:
     """What `LightningModule.configure_optimizers` returns, from `class_path` and `init_args`.
 
@@ -24,7 +113,10 @@ def configure_optimizers(
         ValueError: The optimizer or the schedule refuses its arguments, or a schedule needs the run's length and
             the run has no end.
     """
-    made = _instantiate("optimizer", (module.parameters(),), _plain(optimizer))
+    chosen = _plain(optimizer)
+    rate = chosen["init_args"].get("lr")
+    groups = (parameters or Parameters()).of(module, rate)
+    made = _instantiate("optimizer", (groups,), chosen)
     result: dict[str, Any] = {"optimizer": made}
     if lr_scheduler is None:
         # so that its curve is called `lr` like the others
@@ -43,6 +135,10 @@ def configure_optimizers(
         arguments[length] = int(steps)
     if "max_lr" in arguments and arguments["max_lr"] is None:
         arguments["max_lr"] = [group["lr"] for group in made.param_groups]
+    elif (
+        isinstance(arguments.get("max_lr"), int | float) and rate
+    ):  # a group's share of the rate is one of the top, too
+        arguments["max_lr"] = [arguments["max_lr"] * group["lr"] / rate for group in made.param_groups]
     if "monitor" in arguments:
         arguments["monitor"] = arguments["monitor"] or monitor
     scheduler = _instantiate("lr_scheduler", (made,), init)

@@ -17,7 +17,7 @@ from callbacks import Checkpoint, Doctor, Monitor
 from callbacks.hooks import NoProfiler, skip_empty_hooks
 from callbacks.means import use_exact_means
 from datamodules.loaders import make_exact
-from modules.optimizers import LENGTH_ARGUMENTS, configure_optimizers
+from modules.optimizers import LENGTH_ARGUMENTS, Parameters, configure_optimizers
 from runs.checkpoints import CheckpointFiles, plain
 from runs.errors import UserError, one_line, told
 from runs.files import read_yaml
@@ -83,6 +83,7 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: Parser) -> None:  # type: ignore[override]
         parser.add_optimizer_args()
         parser.add_lr_scheduler_args()
+        parser.add_class_arguments(Parameters, "parameters")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.add_lightning_class_args(Monitor, "monitor")
@@ -152,6 +153,7 @@ class CLI(LightningCLI):
                 config.optimizer,
                 config.lr_scheduler,
                 config.early_stopping.monitor,
+                config.parameters,
             )
         for owner in filter(None, (self.datamodule, self.model)):
             for stage in ("train", "val", "test"):

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from modules.optimizers import configure_optimizers
+from modules.optimizers import ParameterGroup, Parameters, configure_optimizers
 from tests.conftest import Loader, quick_trainer
 
 SCHEDULES = "torch.optim.lr_scheduler"
@@ -195,3 +195,75 @@ def test_the_config_is_not_changed_by_a_run() -> None:
     scheduler = schedule("OneCycleLR", max_lr=1.0, total_steps=None)
     rates(scheduler, max_epochs=1)
     assert scheduler["init_args"] == {"max_lr": 1.0, "total_steps": None}
+
+
+# ---- which parameters
+
+
+class Layers(Still):
+    """A layer with a norm, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.weight
+        self.net = nn.ModuleDict({"body": nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), "head": nn.Linear(4, 2)})
+
+
+def groups(parameters: Parameters, scheduler: dict[str, Any] | None = None, **init_args: Any) -> list[dict[str, Any]]:
+    """The optimizer's groups, with the names of their parameters."""
+    module = Layers()
+    optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1.0, "weight_decay": 0.5, **init_args}}
+    made = configure_optimizers(module, optimizer, scheduler, "val/loss", parameters)["optimizer"]
+    names = {id(p): name for name, p in module.named_parameters()}
+    return [{**group, "params": [names[id(p)] for p in group["params"]]} for group in made.param_groups]
+
+
+def test_without_a_word_all_parameters_are_one_group() -> None:
+    (one,) = groups(Parameters())
+    assert len(one["params"]) == 6
+    assert (one["lr"], one["weight_decay"]) == (1.0, 0.5)
+
+
+def test_decay_of_matrices_leaves_biases_and_norms_alone() -> None:
+    decayed, rest = groups(Parameters(decay="matrices"))
+    assert decayed["params"] == ["net.body.0.weight", "net.head.weight"]
+    assert rest["params"] == ["net.body.0.bias", "net.body.1.weight", "net.body.1.bias", "net.head.bias"]
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.5, 0.0)
+
+
+def test_groups_by_pattern_have_their_own_rate_and_decay() -> None:
+    own = [ParameterGroup("net.body.*", lr_scale=0.1), ParameterGroup("*.bias", weight_decay=0.25)]
+    head, body, bias = groups(Parameters(groups=own))
+    assert head["params"] == ["net.head.weight"]
+    assert body["params"] == ["net.body.0.weight", "net.body.0.bias", "net.body.1.weight", "net.body.1.bias"], (
+        "the first"
+    )
+    assert bias["params"] == ["net.head.bias"]
+    assert [group["lr"] for group in (head, body, bias)] == [1.0, 0.1, 1.0]
+    assert [group["weight_decay"] for group in (head, body, bias)] == [0.5, 0.5, 0.25]
+    both = groups(Parameters("matrices", [ParameterGroup("net.body.*", lr_scale=0.1)]))
+    assert [(group["lr"], group["weight_decay"]) for group in both] == [(1.0, 0.5), (1.0, 0.0), (0.1, 0.5), (0.1, 0.0)]
+
+
+@pytest.mark.parametrize("top", [None, 2.0])
+def test_a_schedule_keeps_the_groups_apart(top: float | None) -> None:
+    cycle = schedule("OneCycleLR", total_steps=10, max_lr=top)
+    rest, body = groups(Parameters(groups=[ParameterGroup("net.body.*", lr_scale=0.1)]), cycle)
+    assert rest["max_lr"] == (top or 1.0)
+    assert body["max_lr"] == pytest.approx(0.1 * (top or 1.0))
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (
+            [ParameterGroup("net.bdy.*")],
+            r"parameters.groups: 'net.bdy.\*' matches no parameter that is left, as net.body",
+        ),
+        ([ParameterGroup("*"), ParameterGroup("net.*")], r"parameters.groups: 'net.\*' matches no parameter"),
+        ([ParameterGroup("*", lr_scale=-1)], r"parameters.groups: lr_scale -1 of \* is negative"),
+    ],
+)
+def test_a_group_that_can_not_be_is_told(own: list[ParameterGroup], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        groups(Parameters(groups=own))
