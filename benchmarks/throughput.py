@@ -15,6 +15,7 @@ by what it trained on, and the others are given as many. Memory is the most that
 
 import argparse
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -25,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +135,13 @@ def measure_case(
     data.setup("fit")
     stored, labels = data.images[data.train_indices], data.labels[data.train_indices]
     mean, std = data.facts["mean"][0], data.facts["std"][0]
-    facts = (data.in_channels, data.image_size, data.num_classes)
+    known = {"in_channels": data.in_channels, "image_size": data.image_size, "num_classes": data.num_classes}
+    known |= {"in_features": data.in_channels * prod(data.image_size), "num_outputs": data.num_classes}
+    facts = {name: known[name] for name in inspect.signature(net).parameters if name in known}
     results = {name: Measured() for name in LOOPS}
 
     def by_hand(loop: Callable[[nn.Module], int]) -> tuple[int, float]:
-        model = net(*facts, **net_args)
+        model = net(**facts, **net_args)
         started = time.perf_counter()
         return loop(model), time.perf_counter() - started
 

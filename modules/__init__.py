@@ -1,5 +1,6 @@
 """The LightningModules: model, loss and metrics."""
 
 from modules.classifier import Classifier
+from modules.regressor import Regressor
 
-__all__ = ["Classifier"]
+__all__ = ["Classifier", "Regressor"]

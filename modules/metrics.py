@@ -40,3 +40,66 @@ class Mean(Metric):
     def compute(self) -> Tensor:
         """The mean `()`, float32; NaN before there are samples."""
         return (self.total / self.count).float()
+
+
+class ErrorSums(Metric):
+    """What RMSE, MAE and R² follow from: sums over the samples of an epoch, exact on one device and on many.
+
+    torchmetrics' own take the predictions and compute these sums anew in each of them.
+
+    Args:
+        num_targets: Numbers that are predicted for each sample.
+    """
+
+    full_state_update = False
+    sums: Tensor
+    count: Tensor
+
+    def __init__(self, num_targets: int) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(4, num_targets, dtype=DTYPE), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, sums: Tensor, count: int) -> None:
+        """Add sums `(4, num_targets)` over `count` samples.
+
+        Of squared errors, of absolute errors, of the targets' distances from some fixed number, and of their squares.
+        """
+        self.sums += sums
+        self.count += count
+
+    def add(self, sums: Tensor, count: int) -> None:
+        """The same as `update` without what torchmetrics wraps around it, for the training step."""
+        self.sums.add_(sums)
+        self.count.add_(count)
+        if not self._update_count or self._computed is not None:
+            self._update_count, self._computed = 1, None
+
+
+class RMSE(ErrorSums):
+    """The root of the mean squared error, the mean over the targets."""
+
+    def compute(self) -> Tensor:
+        """`()`, float32, in the targets' units; NaN before there are samples."""
+        return (self.sums[0] / self.count).sqrt().mean().float()
+
+
+class MAE(ErrorSums):
+    """The mean absolute error, the mean over the targets."""
+
+    def compute(self) -> Tensor:
+        """`()`, float32, in the targets' units; NaN before there are samples."""
+        return (self.sums[1] / self.count).mean().float()
+
+
+class R2(ErrorSums):
+    """The share of the targets' variance that is explained, the mean over the targets.
+
+    1 is perfect, 0 is no better than the mean of these targets, and there is no bound below.
+    """
+
+    def compute(self) -> Tensor:
+        """`()`, float32; NaN where the targets are all equal."""
+        squared, _, total, squares = self.sums
+        spread = squares - total.square() / self.count
+        return torch.where(spread > 0, 1 - squared / spread, torch.nan).mean().float()

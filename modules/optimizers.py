@@ -51,8 +51,8 @@ class Parameters:
                     raise ValueError(f"parameters.groups: {name} {getattr(group, name)} of {group.match} is negative")
         self.decay, self.groups = decay, list(groups)
 
-    def of(self, module: LightningModule, lr: float | None) -> list[dict[str, Any]]:
-        """The optimizer's parameter groups, those of the others first; one group of all where nothing is special.
+    def of(self, module: LightningModule, lr: float | None) -> list[Any]:
+        """The optimizer's parameter groups, those of the others first; all parameters where nothing is special.
 
         Args:
             module: Whose parameters they are; those that are frozen are left out, unless all are alike.
@@ -62,7 +62,7 @@ class Parameters:
             ValueError: A pattern matches nothing, or there is no learning rate to multiply.
         """
         if self.decay == "all" and not self.groups:
-            return [{"params": list(module.parameters())}]
+            return list(module.parameters())
         found: dict[tuple[int, bool], list[nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             place = next((i for i, group in enumerate(self.groups) if fnmatchcase(name, group.match)), -1)

@@ -2,7 +2,9 @@
 
 import re
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,31 @@ from runs.errors import UserError, nearest
 from runs.explain import explain
 from runs.files import YAML_LOADER
 
-# what a network may need to know of the data: each is an attribute of the datamodule, and an argument of the
-# module or of its network, of the same name
-DATA_FACTS = ("in_channels", "image_size", "num_classes")
+# what a module or its network may need to know of the data: each is an argument of theirs, and an attribute of the
+# datamodule of the same name, or follows from others
+DATA_FACTS: dict[str, Callable[[Any], Any]] = {
+    "in_channels": lambda data: getattr(data, "in_channels", None),
+    "image_size": lambda data: getattr(data, "image_size", None),
+    "num_classes": lambda data: getattr(data, "num_classes", None),
+    "num_targets": lambda data: getattr(data, "num_targets", None),
+    "in_features": lambda data: _first(data, "in_features", lambda: data.in_channels * prod(data.image_size)),
+    "num_outputs": lambda data: _first(data, "num_outputs", lambda: data.num_targets, lambda: data.num_classes),
+    "target_mean": lambda data: getattr(data, "target_mean", None),
+    "target_std": lambda data: getattr(data, "target_std", None),
+}
+NLL = "gaussian_nll"  # the loss that takes a mean and a variance for each target
+OPTIONAL = ("target_mean", "target_std")
+
+
+def _first(data: Any, name: str, *others: Callable[[], Any]) -> Any:
+    """An attribute of the datamodule, or the first of the others that can be had."""
+    if (value := getattr(data, name, None)) is not None:
+        return value
+    for other in others:
+        with suppress(AttributeError):
+            if (value := other()) is not None:
+                return value
+    return None
 
 
 class Parser(LightningArgumentParser):
@@ -95,14 +119,17 @@ def _fact(parser: Parser, key: str) -> Any:
             return None
         # a fact that the config states itself beats what the datamodule says
         value = parser.instantiated[key]
+        stated = value is not None
         try:
             if parser.data_state is not None and data is not None:
                 data.load_state_dict(parser.data_state)
-            value = getattr(data, name, None) if value is None else value
+            value = DATA_FACTS[name](data) if value is None else value
         except Exception as error:
             parser.failure = error  # jsonargparse would wrap it into a print of the whole datamodule
             raise
-        if value is None:
+        if name == "num_outputs" and value is not None and parser.instantiated.get("model.init_args.loss") == NLL:
+            value = value if stated else 2 * value
+        if value is None and name not in OPTIONAL:
             short = key.replace("init_args.", "")
             raise UserError(f"{short}: {type(data).__name__} has no `{name}` to fill it with; set it in the config")
         return value

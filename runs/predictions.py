@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Container, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -33,20 +34,41 @@ def expand(inputs: Sequence[str], suffixes: Container[str] | None = None) -> lis
     return paths
 
 
-def to_csv(files: Sequence[Path], probabilities: Tensor, class_names: Sequence[str]) -> str:
-    """One row for each file: its name, the most probable class, that probability, and those of all classes.
+def to_csv(places: Sequence[Any], probabilities: Tensor, class_names: Sequence[str], heads: Sequence[str]) -> str:
+    """One row for each sample: where it is, the most probable class, that probability, and those of all classes.
 
     Args:
-        files: N files.
+        places: Of N samples each a file, or a file and more.
         probabilities: `(N, K)`, each row sums to 1.
         class_names: K names.
+        heads: What the places' columns are called.
     """
+    rows = []
+    for row in probabilities.tolist():
+        best = max(range(len(row)), key=row.__getitem__)
+        rows.append([class_names[best], *(f"{value:.6f}" for value in (row[best], *row))])
+    return _table(places, heads, ["prediction", "confidence", *class_names], rows)
+
+
+def numbers_to_csv(places: Sequence[Any], numbers: Tensor, names: Sequence[str], heads: Sequence[str]) -> str:
+    """One row for each sample: where it is, and what was predicted for it.
+
+    Args:
+        places: Of N samples each a file, or a file and more.
+        numbers: `(N, T)`.
+        names: T names.
+        heads: What the places' columns are called.
+    """
+    rows = [[f"{value:.7g}" for value in row] for row in numbers.tolist()]
+    return _table(places, heads, names, rows)
+
+
+def _table(places: Sequence[Any], heads: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "prediction", "confidence", *class_names])
-    for file, row in zip(files, probabilities.tolist(), strict=True):
-        best = max(range(len(row)), key=row.__getitem__)
-        writer.writerow([file, class_names[best], *(f"{value:.6f}" for value in (row[best], *row))])
+    writer.writerow([*heads, *names])
+    for place, row in zip(places, rows, strict=True):
+        writer.writerow([*(place if isinstance(place, tuple) else (place,)), *row])
     return text.getvalue()
 
 

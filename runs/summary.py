@@ -35,7 +35,7 @@ def _finite(value: Any) -> Any:
 def print_summary(
     summary: dict[str, Any],
     folder: Path | None,
-    can_predict: bool = False,
+    predict: str = "",
     console: Console | None = None,
     report: Path | None = None,
 ) -> None:
@@ -44,7 +44,7 @@ def print_summary(
     Args:
         summary: As in `summary.json`; what is missing or None is left out.
         folder: The run's folder; None when nothing was kept.
-        can_predict: Whether the run's data can read files to predict.
+        predict: Name of a file that the run's data could predict; empty where they read none.
         console: Where to print; the default is standard output.
         report: The run on one page.
     """
@@ -74,7 +74,7 @@ def print_summary(
         if report:
             rows.append(("report", str(report)))
         kept = bool(summary.get("best_checkpoint"))
-        commands = next_commands(folder, can_test=kept and bool(summary.get("test")), can_predict=kept and can_predict)
+        commands = next_commands(folder, can_test=kept and bool(summary.get("test")), predict=predict if kept else "")
         rows += [("next", ""), *(("", command) for command in commands)]
     console.print()
     for label, text in rows:
@@ -120,13 +120,13 @@ def hanging(text: str, indent: int, console: Console) -> str:
     return f"\n{'':{indent}}".join(lines)
 
 
-def next_commands(folder: Path, can_test: bool, can_predict: bool) -> list[str]:
+def next_commands(folder: Path, can_test: bool, predict: str) -> list[str]:
     """Commands to paste, for a run's folder."""
     run = shlex.quote(str(folder))
     logs = folder.parent.parent if folder.name.startswith("version_") else folder  # of a run that was moved, its own
     commands = [f"tensorboard --logdir {shlex.quote(str(logs))}"]
     commands += [f"python {script('test.py')} {run}"] * can_test
-    commands += [f"python {script('predict.py')} {run} image.png --out predictions.csv"] * can_predict
+    commands += [f"python {script('predict.py')} {run} {predict} --out predictions.csv"] * bool(predict)
     return commands
 
 

@@ -351,7 +351,9 @@ class FitCLI(CLI):
         if self.repairing and not lost:
             return  # there is another run to come
         report = self.report() if not lost else None
-        print_summary(summary, folder, can_predict=hasattr(self.datamodule, "read_files"), report=report)
+        reads = hasattr(self.datamodule, "read_files")
+        example = getattr(self.datamodule, "example_file", "image.png") if reads else ""
+        print_summary(summary, folder, predict=example, report=report)
         if lost:
             raise UserError(f"{lost}; the training is done, and its end is not on the disk", status=1)
 

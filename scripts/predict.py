@@ -1,19 +1,21 @@
-"""Predict the classes of your own files with a trained network.
+"""Predict from your own files with a trained network: classes, or numbers.
 
 usage: python scripts/predict.py RUN INPUT [INPUT …] [--out FILE] [--ckpt best|last|FILE] [--key value …]
 
 examples:
   python scripts/predict.py cnn photo.png
   python scripts/predict.py lightning_logs/cnn/version_3 scans/ --out predictions.csv
+  python scripts/predict.py mlp patients.csv --out predictions.csv
 
 what to predict:
   RUN                      a run's folder, or a recipe's name for its latest run
-  INPUT                    files that the run's data can read (PNG, JPEG, … for images), or folders with such files;
-                           images are brought to the size and the channels of the training images
+  INPUT                    files that the run's data can read (PNG, JPEG, … for images; CSV or Parquet with the columns
+                           of the training for tables), or folders with such files; images are brought to the size and
+                           the channels of the training images
 
 what to write:
-  --out FILE               a CSV table: file, prediction, confidence, the probability of each class;
-                           printed when left out
+  --out FILE               a CSV table: file (and row), prediction, confidence, the probability of each class; or the
+                           predicted numbers; printed when left out
   --overwrite              replace FILE when it exists
 
 more:
@@ -34,7 +36,7 @@ if not __package__:  # started as a script: the rooms of this clone come first, 
 import torch
 
 from runs.errors import UserError, told
-from runs.predictions import check_out, expand, to_csv
+from runs.predictions import check_out, expand, numbers_to_csv, to_csv
 from scripts.evaluate import RunParser, open_run
 from scripts.main import main
 
@@ -59,9 +61,16 @@ def predict(args: list[str]) -> int:
         raise told(error) from error
     for path, reason in files.unread:
         print(f"can't read {path}: {reason}", file=sys.stderr)
+    for column, values in getattr(files, "unseen", {}).items():
+        shown = ", ".join(map(repr, sorted(values)[:5])) + (", …" if len(values) > 5 else "")
+        print(f"warning: column {column!r} has values that the training had not: {shown}", file=sys.stderr)
     if outputs:
-        probabilities = torch.cat(cast(list[torch.Tensor], outputs))
-        table = to_csv(files.read, probabilities, cli.datamodule.class_names)
+        values, heads = torch.cat(cast(list[torch.Tensor], outputs)), getattr(files, "names", ("file",))
+        if (classes := getattr(cli.datamodule, "class_names", None)) is not None:
+            table = to_csv(files.read, values, classes, heads)
+        else:
+            names = cli.datamodule.target_names
+            table = numbers_to_csv(files.read, values, cli.model.prediction_names(names), heads)
         if given.out:
             Path(given.out).write_text(table, encoding="utf-8")
             print(f"{len(files.read)} of {len(paths)} predicted: {given.out}")

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -58,6 +59,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photos").mkdir()
     for i, name in enumerate(("scan.png", "photos/one.png", "photos/two.jpg")):
         Image.fromarray((load_digits().images[i] * 15).astype("uint8")).save(folder / name)
+    numbers = np.random.default_rng(0).normal(100, 20, (60, 2)).round(1).tolist()
+    rows = [f"{size},{'Rome' if size > 100 else 'Bern'},{1000 * size + age}" for size, age in numbers]
+    for name in ("houses.csv", "new_houses.csv"):
+        (folder / name).write_text("\n".join(["size,city,price", *rows]) + "\n", encoding="utf-8")
     make_idx_set(folder / "data" / "mnist", size=28, train=400)
     return folder
 

@@ -385,4 +385,5 @@ LOSSES: dict[str, Callable[[LossCall, Tensor, Tensor, dict[str, Any], bool], Non
     "l1_loss": _numbers,
     "smooth_l1_loss": _numbers,
     "huber_loss": _numbers,
+    "gaussian_nll_loss": _numbers,
 }

@@ -35,7 +35,7 @@ def test_nothing_to_predict_is_a_mistake() -> None:
 
 
 def test_a_row_names_the_most_probable_class() -> None:
-    table = to_csv([Path("a"), Path("b")], torch.tensor([[0.25, 0.75], [0.5, 0.5]]), ["cat", "dog"])
+    table = to_csv([Path("a"), Path("b")], torch.tensor([[0.25, 0.75], [0.5, 0.5]]), ["cat", "dog"], ["file"])
     assert table == (
         "file,prediction,confidence,cat,dog\n"
         "a,dog,0.750000,0.250000,0.750000\n"
@@ -45,14 +45,14 @@ def test_a_row_names_the_most_probable_class() -> None:
 
 @pytest.mark.parametrize("name", ["a,b.png", 'say "x".png', "two words.png", "数.png", "line\nbreak.png"])
 def test_any_name_of_file_or_class_survives_the_table(name: str) -> None:
-    text = to_csv([Path(name)], torch.tensor([[0.1, 0.9]]), ["plain", name])
+    text = to_csv([Path(name)], torch.tensor([[0.1, 0.9]]), ["plain", name], ["file"])
     header, row = csv.reader(io.StringIO(text))
     assert header[-1] == row[0] == row[1] == name
 
 
 def test_as_many_files_as_predictions_are_asked_for() -> None:
     with pytest.raises(ValueError, match=r"zip\(\)"):
-        to_csv([Path("a")], torch.ones(2, 1), ["one"])
+        to_csv([Path("a")], torch.ones(2, 1), ["one"], ["file"])
 
 
 def test_a_table_that_can_not_be_written_is_told_before_the_work() -> None:

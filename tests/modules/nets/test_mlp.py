@@ -1,5 +1,6 @@
 """`modules.nets.MLP`: the layers that its arguments say."""
 
+from math import prod
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from modules.nets import MLP
 
 @pytest.mark.parametrize("size", [(1, 8, 8), (1, 28, 28), (1, 5, 7), (1, 1, 1), (3, 96, 96)])
 def test_every_image_size_gives_logits_and_trains_every_weight(size: tuple[int, int, int]) -> None:
-    net = MLP(size[0], size[1:], 3, width=8)
+    net = MLP(prod(size), 3, width=8)
     logits = net(torch.rand(4, *size, generator=torch.Generator().manual_seed(0)))
     assert logits.shape == (4, 3)
     logits.logsumexp(1).sum().backward()
@@ -26,14 +27,20 @@ def test_every_image_size_gives_logits_and_trains_every_weight(size: tuple[int, 
     ],
 )
 def test_width_and_depth_give_the_parameters_counted_by_hand(depth: int, expected: int) -> None:
-    net = MLP(3, (2, 2), 5, width=7, depth=depth)
+    net = MLP(12, 5, width=7, depth=depth)
     assert sum(p.numel() for p in net.parameters()) == expected
+
+
+def test_a_norm_and_an_activation_stand_between_the_layers() -> None:
+    kinds = [type(layer).__name__ for layer in MLP(4, 2, depth=1, activation="tanh", norm="batch").layers]
+    assert kinds == ["Flatten", "Linear", "BatchNorm1d", "Tanh", "Dropout", "Linear"]
+    assert MLP(4, 2, norm="layer", activation="silu")(torch.randn(3, 4)).shape == (3, 2)
 
 
 def test_depth_0_is_a_linear_model_and_depth_1_is_not() -> None:
     def bend(depth: int) -> float:
         torch.manual_seed(0)
-        net = MLP(1, (4, 4), 3, width=32, depth=depth)
+        net = MLP(16, 3, width=32, depth=depth)
         a, b = torch.randn(2, 1, 1, 4, 4)
         return float((net((a + b) / 2) - (net(a) + net(b)) / 2).detach().abs().max())
 
@@ -43,18 +50,20 @@ def test_depth_0_is_a_linear_model_and_depth_1_is_not() -> None:
 
 def test_dropout_works_while_training_only() -> None:
     torch.manual_seed(0)
-    net, x = MLP(1, (4, 4), 3, dropout=0.5), torch.ones(1, 1, 4, 4)
+    net, x = MLP(16, 3, dropout=0.5), torch.ones(1, 1, 4, 4)
     assert not torch.equal(net.train()(x), net(x))
     assert torch.equal(net.eval()(x), net(x))
 
 
 def test_without_dropout_training_and_evaluation_give_the_same() -> None:
-    net, x = MLP(1, (4, 4), 3), torch.ones(1, 1, 4, 4)
+    net, x = MLP(16, 3), torch.ones(1, 1, 4, 4)
     assert torch.equal(net.train()(x), net.eval()(x))
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-@pytest.mark.parametrize("options", [{"width": 0}, {"depth": -1}, {"depth": 0, "dropout": 1.5}])
+@pytest.mark.parametrize(
+    "options", [{"width": 0}, {"depth": -1}, {"depth": 0, "dropout": 1.5}, {"norm": "x"}, {"activation": "x"}]
+)
 def test_impossible_values_are_refused_by_the_name_of_their_key(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"^model\.net"):
-        MLP(1, (8, 8), 3, **options)
+        MLP(64, 3, **options)
