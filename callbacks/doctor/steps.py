@@ -181,11 +181,10 @@ class LearningRateTooHigh(Diagnosis):
             return Evidence(f"units of {layer} that were well at the start are dead or saturated; {shown}", 1, numbers)
         if history.step < 12 or len(history.losses) < 12:
             return None
-        # over its start, and still there; at the top of a schedule some of that passes
-        rise = 2.0 if history.peaking else 1.2
-        if now > rise * start and high > limits.update_high / 10:
+        # over its start, and still there
+        if now > 1.2 * start and high > limits.update_high / 10:
             worst = _highest(history)
-            if worst[1] > max(rise, 1.5) * start:
+            if worst[1] > 1.5 * start:
                 return Evidence(
                     f"loss {now:.3g} at step {history.step}, {start:.3g} at the start; {shown}", worst[0], numbers
                 )
