@@ -78,20 +78,12 @@ class Classifier(Task):
         self.log_step(loss)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Logits of a batch, for the callbacks that look at predictions."""
-        return self._evaluate("val", batch)
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Logits of a batch, as `validation_step`."""
-        return self._evaluate("test", batch)
-
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Probabilities `(N, num_classes)`, float32, of inputs or of a batch `(inputs, labels)`."""
-        x = batch[0] if isinstance(batch, tuple | list) else batch
-        return self(x).float().softmax(dim=1)
+        return self(self.inputs_of(batch)).float().softmax(dim=1)
 
-    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    def evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """`logits` of a batch `(N, num_classes)`."""
         x, y = batch
         logits = self._logits(x)
         # the sum: with many devices one may have no sample left, and no mean

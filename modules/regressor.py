@@ -79,21 +79,12 @@ class Regressor(Task):
         self.log_step(loss)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Predictions and targets of a batch `(N, num_targets)`, for the callbacks that look at residuals."""
-        return self._evaluate("val", batch)
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """As `validation_step`."""
-        return self._evaluate("test", batch)
-
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Predictions `(N, num_targets)`, float32, in the targets' units, of inputs or of a batch `(inputs, targets)`.
 
         With `gaussian_nll` `(N, 2 * num_targets)`: the means and then the standard deviations.
         """
-        x = batch[0] if isinstance(batch, tuple | list) else batch
-        mean, log_variance = self._outputs(x)
+        mean, log_variance = self._outputs(self.inputs_of(batch))
         predictions = self._unscaled(mean)
         if log_variance is None:
             return predictions
@@ -103,7 +94,8 @@ class Regressor(Task):
         """What the columns of `predict_step` are called, for targets of these names."""
         return [*targets, *(f"{name}_std" for name in targets if self.loss == "gaussian_nll")]
 
-    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    def evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """`predictions` and `targets` of a batch, both `(N, num_targets)` in the targets' units."""
         _, mean, y = self._step(stage, batch)
         return {"predictions": self._unscaled(mean), "targets": y.float()}
 

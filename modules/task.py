@@ -1,5 +1,6 @@
 """What the tasks have in common: exact means over an epoch that cost next to nothing per step."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,23 @@ class Task(LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """What `evaluate` gives of a batch, for the callbacks that look at predictions."""
+        return self.evaluate("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """As `validation_step`."""
+        return self.evaluate("test", batch)
+
+    @abstractmethod
+    def evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Add a batch `(inputs, targets)` to the metrics of a stage, `val` or `test`, and give its predictions."""
+
+    @staticmethod
+    def inputs_of(batch: Any) -> Any:
+        """The inputs, of themselves or of a batch `(inputs, targets)`."""
+        return batch[0] if isinstance(batch, tuple | list) else batch
 
     def on_train_epoch_start(self) -> None:
         # from the start, and not at the end: so a callback knows after one batch what this module logs
