@@ -35,8 +35,7 @@ class Parameters:
 
     Args:
         decay: Weight decay on `all` parameters, or on `matrices` alone: on weights, and not on biases and on what
-            normalisation layers learn, which gain nothing by being small (Goyal et al. 2017, section 5.3,
-            https://arxiv.org/abs/1706.02677).
+            normalisation layers learn (as Goyal et al. 2017, https://arxiv.org/abs/1706.02677, do for the latter).
         groups: Groups with a learning rate or a weight decay of their own. A parameter is of the first one that its
             name matches.
 
@@ -55,7 +54,7 @@ class Parameters:
         """The optimizer's parameter groups, those of the others first; all parameters where nothing is special.
 
         Args:
-            module: Whose parameters they are; those that are frozen are left out, unless all are alike.
+            module: Whose parameters they are.
             lr: The learning rate that the scales multiply.
 
         Raises:
@@ -73,9 +72,7 @@ class Parameters:
             if place not in matched:
                 names = ", ".join(list(dict(module.named_parameters()))[:5])
                 raise ValueError(f"parameters.groups: {group.match!r} matches no parameter that is left, as {names}, …")
-        return [
-            self._group(place, plain, parameters, lr) for (place, plain), parameters in sorted(found.items(), key=_key)
-        ]
+        return [self._group(*key, found[key], lr) for key in sorted(found)]
 
     def _group(self, place: int, plain: bool, parameters: list[nn.Parameter], lr: float | None) -> dict[str, Any]:
         made: dict[str, Any] = {"params": parameters}
@@ -90,10 +87,6 @@ class Parameters:
         if plain:
             made["weight_decay"] = 0.0
         return made
-
-
-def _key(item: tuple[tuple[int, bool], Any]) -> tuple[int, bool]:
-    return item[0]
 
 
 def configure_optimizers(
@@ -135,9 +128,8 @@ def configure_optimizers(
         arguments[length] = int(steps)
     if "max_lr" in arguments and arguments["max_lr"] is None:
         arguments["max_lr"] = [group["lr"] for group in made.param_groups]
-    elif (
-        isinstance(arguments.get("max_lr"), int | float) and rate
-    ):  # a group's share of the rate is one of the top, too
+    elif isinstance(arguments.get("max_lr"), int | float) and rate and len(made.param_groups) > 1:
+        # a group's share of the rate is one of the top, too
         arguments["max_lr"] = [arguments["max_lr"] * group["lr"] / rate for group in made.param_groups]
     if "monitor" in arguments:
         arguments["monitor"] = arguments["monitor"] or monitor

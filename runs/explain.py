@@ -154,7 +154,9 @@ def _unexpected(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
 
 def _unknown_class(parser: Any, key: str, cls: str, found: re.Match[str]) -> str:
     module, name = found["module"], found["name"]
-    members = [n for n, value in vars(importlib.import_module(module)).items() if isinstance(value, type)]
+    names = vars(importlib.import_module(module))
+    # what a package gives out may be imported when it is asked for
+    members = {*(n for n, value in names.items() if isinstance(value, type)), *names.get("__all__", ())}
     similar = nearest(name, members).replace("'", f"'{module}.", 1)
     return f"{key}: no class {name!r} in {module}{similar or f'; there are {_list(sorted(members))}'}"
 
