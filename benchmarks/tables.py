@@ -31,7 +31,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from datamodules.tables import BreastCancer, Diabetes
+from datamodules import BreastCancer, Diabetes
 
 CASES = {
     "diabetes": (["--config", "configs/mlp.yaml"], Diabetes, MLPRegressor, "test/rmse"),

@@ -8,7 +8,8 @@ from datamodules.images import ImageArrays
 from datamodules.mnist import MNIST
 
 if TYPE_CHECKING:
-    from datamodules.tables import BreastCancer, Diabetes, Table, TableClassification, TableRegression
+    from datamodules.table_sets import BreastCancer, Diabetes
+    from datamodules.tables import Table, TableClassification, TableRegression
 
 __all__ = [
     "MNIST",
@@ -26,7 +27,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # pandas takes as long to import as a small run to start: only those who train on tables wait for it
     if name in __all__:
-        import datamodules.tables
+        from datamodules import table_sets, tables
 
-        return getattr(datamodules.tables, name)
+        return getattr(table_sets if hasattr(table_sets, name) else tables, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

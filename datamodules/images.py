@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from datamodules.arrays import Arrays
 from datamodules.augment import Augment
 from datamodules.batches import Batches, mix_seed
 from datamodules.files import ImageFiles
 
 
-class ImageArrays(LightningDataModule):
+class ImageArrays(Arrays):
     """Labelled images kept in memory as they are stored (uint8), and made ready on the device.
 
     A subclass gives `load_train` and `load_test`; everything else is here. The validation part is split off
@@ -42,7 +42,7 @@ class ImageArrays(LightningDataModule):
         eval_batch_size: int = 256,
         augment: Augment = Augment(),  # noqa: B008 (frozen)
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, eval_batch_size)
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise ValueError(f"data.{name}: {value} is not a positive number")
@@ -50,13 +50,9 @@ class ImageArrays(LightningDataModule):
             raise ValueError(f"data.val_fraction: {val_fraction} is outside (0, 1)")
         if not 0 <= split_seed < 2**32:
             raise ValueError(f"data.split_seed: {split_seed} is outside [0, 4294967295]")
-        self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.split_seed = split_seed
-        self.eval_batch_size = eval_batch_size
         self.augment = augment
-        self.files: ImageFiles | None = None
-        self._facts: dict[str, Any] = {}
         self._moments: tuple[Tensor, Tensor] | None = None  # mean and std, on the device in use
 
     # ---- what a subclass gives
@@ -100,34 +96,19 @@ class ImageArrays(LightningDataModule):
     def class_counts(self) -> list[int]:
         """Training samples of each class, without those that are held out."""
         if not hasattr(self, "train_indices"):
-            self._load_train()
+            self.load()
         return torch.bincount(self.labels[self.train_indices], minlength=self.num_classes).tolist()
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """All that is learnt from the training images, in plain types; saved in every checkpoint."""
-        if not self._facts:
-            self._load_train()
-        return self._facts
-
-    def state_dict(self) -> dict[str, Any]:
-        return dict(self.facts)
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # what the weights were trained with, even where the files have changed or are gone
-        self._facts, self._moments = dict(state_dict), None
+        super().load_state_dict(state_dict)
+        self._moments = None
 
     # ---- Lightning's hooks
 
     def setup(self, stage: str) -> None:
-        world_size = self.trainer.world_size if self.trainer else 1
-        if self.batch_size % world_size:
-            raise ValueError(
-                f"data.batch_size: {self.batch_size} is shared by {world_size} devices and must be a multiple of "
-                f"that; nearest is {max(1, round(self.batch_size / world_size)) * world_size}"
-            )
+        self.check_shares(self.batch_size)
         if stage in ("fit", "validate") and not hasattr(self, "train_indices"):
-            self._load_train()
+            self.load()
         if stage in ("fit", "test") and self.has_test_data and not hasattr(self, "test_images"):
             # in `fit` already, so that a mistake shows before the training and not after it
             self.test_images, self.test_labels = map(torch.as_tensor, self.load_test())
@@ -140,22 +121,13 @@ class ImageArrays(LightningDataModule):
                 )
 
     def train_dataloader(self) -> Batches:
-        seed: int | None = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where `seed_everything` keeps it
-        if self.trainer and self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            seed = None  # the same batches again and again
-        return self._batches(self.images, self.labels, self.train_indices, self.batch_size, seed)
+        return self.train_batches(self.images, self.labels, self.train_indices, self.batch_size)
 
     def val_dataloader(self) -> Batches:
-        return self._batches(self.images, self.labels, self.val_indices, self.eval_batch_size)
+        return self.batches(self.images, self.labels, self.val_indices)
 
     def test_dataloader(self) -> Batches:
-        everything = torch.arange(len(self.test_labels))
-        return self._batches(self.test_images, self.test_labels, everything, self.eval_batch_size)
-
-    def predict_dataloader(self) -> ImageFiles:
-        if self.files is None:
-            raise ValueError("data: nothing to predict; set `files` to an `ImageFiles`, or call `read_files`")
-        return self.files
+        return self.batches(self.test_images, self.test_labels, torch.arange(len(self.test_labels)))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Stored images `(N, C, H, W)` uint8 to float32, normalised, and augmented while training."""
@@ -179,7 +151,8 @@ class ImageArrays(LightningDataModule):
 
     # ---- inside
 
-    def _load_train(self) -> None:
+    def load(self) -> None:
+        """Read the training images, split them, and learn their moments."""
         images, labels, class_names = self.load_train()
         self.images, self.labels = torch.as_tensor(images), torch.as_tensor(labels)  # arrays of numpy do as well
         _check_arrays("train", self.images, self.labels, len(class_names))
@@ -214,17 +187,6 @@ class ImageArrays(LightningDataModule):
             np.arange(len(labels)), test_size=held_out, stratify=labels.numpy(), random_state=self.split_seed
         )
         return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(val))
-
-    def _batches(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        indices: Tensor,
-        batch_size: int,
-        shuffle_seed: int | None = None,
-    ) -> Batches:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return Batches(images, labels, indices, batch_size, shuffle_seed, rank, world_size)
 
     def _prepare(self, images: Tensor, training: bool) -> Tensor:
         x = images.to(torch.float32, copy=True)

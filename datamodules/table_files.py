@@ -39,8 +39,8 @@ class TableFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.exists():
-            raise FileNotFoundError(f"{self.path}: no such file")
+        if not self.path.is_file():
+            raise OSError(f"{self.path}: {'a folder' if self.path.is_dir() else 'no such file'}")
         self.decimal_comma = False
         self.parquet = self.path.suffix.lower() in PARQUET
         try:
@@ -50,9 +50,15 @@ class TableFile:
                 self.separator, self.columns = self._header()
         except pa.ArrowInvalid as error:
             raise ValueError(f"{self.path}: no Parquet file ({_reason(error)})") from error
+        except OSError as error:
+            raise OSError(f"{self.path}: can't be read ({_reason(error)})") from error
         twice = [name for name in self.columns if self.columns.count(name) > 1]
         if twice:
             raise ValueError(f"{self.path}: the column {twice[0]!r} is there twice")
+
+    def numbers(self, values: pd.Series) -> np.ndarray:
+        """A column of this file as float64 `(N,)`, NaN for what is missing, infinite, or no number."""
+        return to_numbers(values, self.decimal_comma)
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """The rows in their order, some at a time.
@@ -72,7 +78,7 @@ class TableFile:
                 return
             with pa_csv.open_csv(
                 self.path,
-                pa_csv.ReadOptions(use_threads=False, block_size=BLOCK),
+                pa_csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=self.columns, skip_rows=1),
                 pa_csv.ParseOptions(delimiter=self.separator, newlines_in_values=True),
                 pa_csv.ConvertOptions(
                     column_types=dict.fromkeys(self.columns, pa.string()),
@@ -122,6 +128,22 @@ class TableFile:
                 f"{self.path}: line {number} has {len(row)} values and the first line {count}, "
                 f"separated by {separator!r}"
             )
+
+
+class Frame:
+    """A DataFrame where a `TableFile` would be."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame = frame
+        self.columns = list(frame.columns)
+
+    def numbers(self, values: pd.Series) -> np.ndarray:
+        """A column as float64 `(N,)`, NaN for what is missing, infinite, or no number."""
+        return to_numbers(values)
+
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+        """All rows at once."""
+        yield self.frame if columns is None else self.frame[list(columns)]
 
 
 def to_numbers(values: Any, decimal_comma: bool = False) -> np.ndarray:

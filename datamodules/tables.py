@@ -1,50 +1,26 @@
 """Tables: numbers and kinds in columns, one of which is to be predicted."""
 
 import difflib
-import os
 import tempfile
-import warnings
-import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-import skops.io
 import torch
-from lightning.pytorch import LightningDataModule
-from sklearn.compose import ColumnTransformer
-from sklearn.datasets import load_breast_cancer, load_diabetes
-from sklearn.impute import SimpleImputer
 from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, QuantileTransformer, RobustScaler, StandardScaler
 from torch import Tensor
 
+from datamodules.arrays import Arrays
 from datamodules.batches import Batches
-from datamodules.table_files import TableFile, to_numbers, to_texts
-
-Scale = Literal["standard", "robust", "quantile", "none"]
-TRUSTED = ["numpy.dtype"]  # beside scikit-learn's own types; nothing that could do anything
-
-
-class Frame:
-    """A DataFrame where a `TableFile` would be."""
-
-    decimal_comma = False
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
-        self.columns = list(frame.columns)
-
-    def parts(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """All rows at once."""
-        yield self.frame if columns is None else self.frame[list(columns)]
+from datamodules.table_columns import Columns, Numbers, Scale, find_kinds
+from datamodules.table_files import Frame, TableFile, to_texts
+from datamodules.table_rows import TableRows
 
 
-class Table(LightningDataModule):
+class Table(Arrays):
     """Rows of a CSV or Parquet file; what `TableRegression` and `TableClassification` have in common.
 
     Columns of numbers are imputed by their median and scaled, columns of kinds are one-hot encoded; all of it by a
@@ -95,7 +71,7 @@ class Table(LightningDataModule):
         memory_mb: float = 2048,
         cache_dir: str = "data/cache",
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, eval_batch_size)
         for name, value, least in (
             ("batch_size", batch_size, 0),
             ("eval_batch_size", eval_batch_size, 1),
@@ -116,20 +92,21 @@ class Table(LightningDataModule):
         self.path = path
         self.targets = [target] if isinstance(target, str) else list(target)
         self.numeric, self.categorical, self.drop = numeric, categorical, tuple(drop)
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.scale, self.max_categories = scale, max_categories
         self.drop_missing_target, self.fit_rows = drop_missing_target, fit_rows
         self.memory_mb, self.cache_dir = memory_mb, cache_dir
-        self.files: TableRows | None = None
-        self._facts: dict[str, Any] = {}
-        self._transformer: ColumnTransformer | None = None
+        self._columns: Columns | None = None
 
     # ---- what a subclass gives
 
     @abstractmethod
-    def encode(self, columns: list[pd.Series]) -> np.ndarray:
+    def encode(self, columns: list[pd.Series], numbers: Numbers) -> np.ndarray:
         """The target's columns `(n,)`, of a part of the rows and without missing values, as numbers `(n, ...)`.
+
+        Args:
+            columns: One for each target.
+            numbers: Reads a column of numbers.
 
         Raises:
             ValueError: They are of another kind.
@@ -169,27 +146,16 @@ class Table(LightningDataModule):
         """Whether some rows are held out for the test."""
         return self.test_fraction > 0
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """All that is learnt from the training part, in plain types; saved in every checkpoint."""
-        if not self._facts:
-            self._load()
-        return self._facts
-
-    def state_dict(self) -> dict[str, Any]:
-        return dict(self.facts)
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # what the weights were trained with, even where the file has changed or is gone
-        self._facts, self._transformer = dict(state_dict), None
+        super().load_state_dict(state_dict)
+        self._columns = None
 
     @property
-    def transformer(self) -> ColumnTransformer:
-        """Imputes, scales and encodes the columns `facts["kinds"]` of a DataFrame; fitted."""
-        if self._transformer is None:
-            stored = self.facts["transformer"].cpu().numpy().tobytes()
-            self._transformer = skops.io.loads(zlib.decompress(stored), trusted=TRUSTED)
-        return self._transformer
+    def columns(self) -> Columns:
+        """What became of the columns in the training part."""
+        if self._columns is None:
+            self._columns = Columns.from_state(self.facts)
+        return self._columns
 
     # ---- Lightning's hooks
 
@@ -197,83 +163,37 @@ class Table(LightningDataModule):
         if stage == "predict":
             return
         if not hasattr(self, "inputs"):
-            self._load()
-        world_size = self.trainer.world_size if self.trainer else 1
-        if self._steps_of() % world_size:
-            raise ValueError(
-                f"data.batch_size: {self.batch_size} is shared by {world_size} devices and must be a multiple of "
-                f"that; nearest is {max(1, round(self.batch_size / world_size)) * world_size}"
-            )
+            self.load()
+        self.check_shares(self.rows_of_step)
+
+    @property
+    def rows_of_step(self) -> int:
+        """Training rows per step, over all devices together."""
+        _, world_size = self.ranks
+        return self.batch_size or len(self.parts["train"]) // world_size * world_size
 
     def train_dataloader(self) -> Batches:
-        seed: int | None = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where `seed_everything` keeps it
-        if self.trainer and self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            seed = None  # the same batches again and again
-        return self._batches(self.parts["train"], self._steps_of(), seed)
+        return self.train_batches(self.inputs, self.labels, self.parts["train"], self.rows_of_step)
 
     def val_dataloader(self) -> Batches:
-        return self._batches(self.parts["val"], self.eval_batch_size)
+        return self.batches(self.inputs, self.labels, self.parts["val"])
 
     def test_dataloader(self) -> Batches:
-        return self._batches(self.parts["test"], self.eval_batch_size)
-
-    def predict_dataloader(self) -> "TableRows":
-        if self.files is None:
-            raise ValueError("data: nothing to predict; set `files` to a `TableRows`, or call `read_files`")
-        return self.files
-
-    def _steps_of(self) -> int:
-        """Rows of a step."""
-        if self.batch_size:
-            return self.batch_size
-        world_size = self.trainer.world_size if self.trainer else 1
-        return len(self.parts["train"]) // world_size * world_size
-
-    def _batches(self, indices: Tensor, batch_size: int, shuffle_seed: int | None = None) -> Batches:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return Batches(self.inputs, self.labels, indices, batch_size, shuffle_seed, rank, world_size)
+        return self.batches(self.inputs, self.labels, self.parts["test"])
 
     # ---- files of the user
 
     example_file = "rows.csv"  # for the command that the end of a run shows
     file_suffixes = frozenset({".csv", ".tsv", ".txt", ".parquet", ".pq"})
 
-    def read_files(self, paths: list[Path]) -> "TableRows":
+    def read_files(self, paths: list[Path]) -> TableRows:
         """The rows that `predict_dataloader` goes through, prepared as those of the training."""
-        self.files = TableRows(paths, self)
+        self.files = TableRows(paths, self.columns, self.eval_batch_size)
         return self.files
-
-    def prepare(self, frame: pd.DataFrame, decimal_comma: bool = False) -> np.ndarray:
-        """Rows as the network takes them, `(N, in_features)` float32.
-
-        Args:
-            frame: Has the columns of the training, in any order, and may have others.
-            decimal_comma: Whether 1,5 is one and a half.
-
-        Raises:
-            ValueError: A column is missing.
-        """
-        typed = self._typed(frame, self.facts["kinds"], decimal_comma)
-        return np.asarray(self.transformer.transform(typed), dtype=np.float32)
-
-    @staticmethod
-    def _typed(frame: pd.DataFrame, kinds: dict[str, str], decimal_comma: bool) -> pd.DataFrame:
-        missing = [name for name in kinds if name not in frame.columns]
-        if missing:
-            raise ValueError(f"no column {missing[0]!r}" + (f", and {len(missing) - 1} more" if missing[1:] else ""))
-        return pd.DataFrame(
-            {
-                # without the dtype pandas makes another kind of missing values of None
-                name: to_numbers(frame[name], decimal_comma)
-                if kind == "number"
-                else pd.Series(to_texts(frame[name]), dtype=object)
-                for name, kind in kinds.items()
-            }
-        )
 
     # ---- inside
 
-    def _load(self) -> None:
+    def load(self) -> None:
         source = self.source()
         self._check_columns(source.columns)
         rows, self.labels = self._targets(source)
@@ -303,7 +223,8 @@ class Table(LightningDataModule):
         for part in source.parts(self.targets):
             there = part[self.targets].notna().to_numpy().all(1)
             masks.append(there)
-            encoded.append(self.encode([part[name][there].reset_index(drop=True) for name in self.targets]))
+            columns = [part[name][there].reset_index(drop=True) for name in self.targets]
+            encoded.append(self.encode(columns, source.numbers))
         there = np.concatenate(masks) if masks else np.empty(0, bool)
         if not len(there):
             raise ValueError(f"data.path: {self.path} has no rows")
@@ -342,79 +263,26 @@ class Table(LightningDataModule):
         if len(chosen) > self.fit_rows:
             chosen = np.sort(np.random.default_rng(self.split_seed).choice(chosen, self.fit_rows, replace=False))
         columns = [name for name in source.columns if name not in (*self.targets, *self.drop)]
-        frame = _take(source, columns, rows[chosen])
-        kinds: dict[str, str] = {}
-        for name in columns:
-            kind = self._kind(name, frame[name], source.decimal_comma)
-            if kind is None:
-                warnings.warn(f"data: column {name!r} has a single value, and is left out", stacklevel=2)
-            else:
-                kinds[name] = kind
+        parts = list(_chosen(source, columns, rows[chosen])) if columns else []
+        frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        kinds = find_kinds(frame, source.numbers, self.numeric or (), self.categorical or (), self.max_categories)
         if not kinds:
             raise ValueError(f"data.path: no column of {self.path} is left to predict {', '.join(self.targets)} from")
-        transformer = self._new_transformer(kinds, len(frame))
-        transformer.fit(self._typed(frame, kinds, source.decimal_comma))
-        stored = np.frombuffer(zlib.compress(skops.io.dumps(transformer)), dtype=np.uint8)
-        self._transformer = transformer
+        found = Columns.fit(frame, source.numbers, kinds, self.scale, self.max_categories)
+        self._columns = found
         self._facts = {
-            "kinds": kinds,
-            "in_features": len(transformer.get_feature_names_out()),
-            "transformer": torch.from_numpy(stored.copy()),
+            **found.state(),
+            "in_features": found.width,
             "targets": list(self.targets),
             **self.target_facts(self.labels[self.parts["train"]]),
         }
 
-    def _kind(self, name: str, values: pd.Series, decimal_comma: bool) -> str | None:
-        """`number` or `kind`; None for a column that says nothing."""
-        if values.nunique(dropna=False) < 2:
-            return None
-        if name in (self.numeric or ()):
-            return "number"
-        if name in (self.categorical or ()):
-            return "kind"
-        numbers = to_numbers(values, decimal_comma)
-        wrong = np.isnan(numbers) & values.notna().to_numpy()
-        if not wrong.any():
-            return "number"
-        texts = to_texts(values)
-        if wrong.mean() < 0.5 and values.nunique() > self.max_categories:
-            first = str(texts[np.flatnonzero(wrong)[0]])
-            raise ValueError(
-                f"data.numeric: column {name!r} is numbers but for {int(wrong.sum())} values such as {first!r}; "
-                f"--data.numeric takes these for missing, --data.categorical or --data.drop are the other ways"
-            )
-        return "kind"
-
-    def _new_transformer(self, kinds: dict[str, str], rows: int) -> ColumnTransformer:
-        scalers: dict[str, Any] = {
-            "standard": StandardScaler(),
-            "robust": RobustScaler(),
-            "quantile": QuantileTransformer(output_distribution="normal", n_quantiles=min(1000, rows), random_state=0),
-            "none": "passthrough",
-        }
-        numbers = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), scalers[self.scale])
-        texts = make_pipeline(
-            SimpleImputer(strategy="constant", fill_value="(missing)", missing_values=None),
-            OneHotEncoder(
-                handle_unknown="infrequent_if_exist",
-                max_categories=self.max_categories,
-                sparse_output=False,
-                dtype=np.float32,
-            ),
-        )
-        by_kind = {kind: [name for name, found in kinds.items() if found == kind] for kind in ("number", "kind")}
-        return ColumnTransformer([("number", numbers, by_kind["number"]), ("kind", texts, by_kind["kind"])])
-
     def _prepared(self, source: TableFile | Frame, rows: np.ndarray) -> Tensor:
         """All rows as the network takes them, `(N, in_features)` float32, in memory or on the disk."""
-        shape = (len(rows), self.in_features)
-        matrix = self._matrix(shape)
-        place, start = 0, 0
-        for part in source.parts(list(self.facts["kinds"])):
-            inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(part))] - start
-            if len(inside):
-                matrix[place : place + len(inside)] = self.prepare(part.iloc[inside], source.decimal_comma)
-            place, start = place + len(inside), start + len(part)
+        matrix, place = self._matrix((len(rows), self.in_features)), 0
+        for part in _chosen(source, list(self.columns.kinds), rows):
+            matrix[place : place + len(part)] = self.columns.prepare(part, source.numbers)
+            place += len(part)
         if place != len(rows):
             raise ValueError(f"data.path: {self.path} has changed while it was read")
         return torch.from_numpy(matrix)
@@ -458,18 +326,18 @@ class TableRegression(Table):
         """Of each target, over the training part."""
         return self.facts["target_std"]
 
-    def encode(self, columns: list[pd.Series]) -> np.ndarray:
-        numbers = []
+    def encode(self, columns: list[pd.Series], numbers: Numbers) -> np.ndarray:
+        targets = []
         for name, column in zip(self.targets, columns, strict=True):
-            found = to_numbers(column)
+            found = numbers(column)
             if (bad := np.isnan(found)).any():
                 value = str(column[int(bad.argmax())])
                 raise ValueError(
                     f"data.target: {name!r} has values that are no finite numbers, {value!r} the first; "
                     "TableClassification predicts kinds"
                 )
-            numbers.append(found)
-        return np.stack(numbers, 1).astype(np.float32)
+            targets.append(found)
+        return np.stack(targets, 1).astype(np.float32)
 
     def labels_of(self, encoded: np.ndarray) -> Tensor:
         return torch.from_numpy(encoded)
@@ -510,10 +378,10 @@ class TableClassification(Table):
     def class_counts(self) -> list[int]:
         """Training rows of each class."""
         if not hasattr(self, "labels"):
-            self._load()
+            self.load()
         return torch.bincount(self.labels[self.parts["train"]], minlength=self.num_classes).tolist()
 
-    def encode(self, columns: list[pd.Series]) -> np.ndarray:
+    def encode(self, columns: list[pd.Series], numbers: Numbers) -> np.ndarray:
         texts = to_texts(columns[0])
         for text in dict.fromkeys(texts.tolist()):
             self._codes.setdefault(text, len(self._codes))
@@ -547,96 +415,14 @@ class TableClassification(Table):
         return labels.numpy()
 
 
-class Diabetes(TableRegression):
-    """442 patients: age, sex, body mass index, blood pressure and six blood sera, to predict how far diabetes has gone
-    on a year later (Efron et al. 2004, Least Angle Regression, https://doi.org/10.1214/009053604000000067). Inside
-    scikit-learn, nothing to download.
-    """
-
-    def __init__(self, test_fraction: float = 0.2, **kwargs: Any) -> None:
-        super().__init__("diabetes", "progression", test_fraction=test_fraction, **kwargs)
-
-    def source(self) -> Frame:
-        found = load_diabetes(as_frame=True, scaled=False)
-        return Frame(found.data.assign(progression=found.target))
-
-
-class BreastCancer(TableClassification):
-    """569 tumours: 30 measurements of cell nuclei, to tell malignant from benign (Wolberg et al. 1993, UCI,
-    https://doi.org/10.24432/C5DW2B). Inside scikit-learn, nothing to download.
-    """
-
-    def __init__(self, test_fraction: float = 0.2, **kwargs: Any) -> None:
-        super().__init__("breast cancer", "diagnosis", test_fraction=test_fraction, **kwargs)
-
-    def source(self) -> Frame:
-        found = load_breast_cancer(as_frame=True)
-        return Frame(found.data.assign(diagnosis=np.array(found.target_names)[found.target]))
-
-
-class TableRows:
-    """Iterate over batches `(N, in_features)` float32 of the rows of files; files that can't be read are left out.
-
-    While it is iterated over, `read`, `unread` and `unseen` fill.
-
-    Args:
-        paths: CSV or Parquet files with the columns of the training.
-        table: Prepares the rows.
-
-    Attributes:
-        read: Of each row its file and its number, from 1.
-        unread: Files, and why they could not be read.
-        unseen: By column, values that no training row had.
-    """
-
-    names = ("file", "row")
-
-    def __init__(self, paths: list[Path], table: Table) -> None:
-        self.paths, self.table = paths, table
-        self.read: list[tuple[Path, int]] = []
-        self.unread: list[tuple[Path, str]] = []
-        self.unseen: dict[str, set[str]] = {}
-
-    def __iter__(self) -> Iterator[Tensor]:
-        self.read, self.unread, self.unseen = [], [], {}
-        for path in self.paths:
-            count = 0
-            try:
-                file = TableFile(path)
-                kinds = self.table.facts["kinds"]
-                if missing := [name for name in kinds if name not in file.columns]:
-                    raise ValueError(f"no column {missing[0]!r}" + f", and {len(missing) - 1} more" * bool(missing[1:]))
-                for part in file.parts(list(kinds)):
-                    inputs = torch.from_numpy(self.table.prepare(part, file.decimal_comma))
-                    self._note_unseen(part)
-                    self.read += [(path, count + i + 1) for i in range(len(part))]
-                    count += len(part)
-                    yield from inputs.split(self.table.eval_batch_size)
-            except (OSError, ValueError) as error:
-                reason = (
-                    "no such file" if isinstance(error, FileNotFoundError) else str(error).removeprefix(f"{path}: ")
-                )
-                self.unread.append((path, f"{reason} (after {count} rows)" if count else reason))
-
-    def _note_unseen(self, part: pd.DataFrame) -> None:
-        names = [name for name, kind in self.table.facts["kinds"].items() if kind == "kind"]
-        if not names:
-            return
-        encoder = self.table.transformer.named_transformers_["kind"][-1]
-        for name, known in zip(names, encoder.categories_, strict=True):
-            new = {text for text in to_texts(part[name]) if text is not None} - set(known)
-            if new:
-                self.unseen.setdefault(name, set()).update(new)
-
-
-def _take(source: TableFile | Frame, columns: Sequence[str], rows: np.ndarray) -> pd.DataFrame:
-    """Some rows, by ascending numbers `(N,)`, of some columns."""
-    found, start = [], 0
+def _chosen(source: TableFile | Frame, columns: Sequence[str], rows: np.ndarray) -> Iterator[pd.DataFrame]:
+    """Some rows, by ascending numbers `(N,)`, of some columns, part by part."""
+    start = 0
     for part in source.parts(columns):
-        inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(part))] - start
-        found.append(part.iloc[inside])
+        first, last = np.searchsorted(rows, (start, start + len(part)))
+        if first < last:
+            yield part.iloc[rows[first:last] - start]
         start += len(part)
-    return pd.concat(found, ignore_index=True)
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

@@ -630,8 +630,8 @@ class FaultyImages(ImageArrays):
         super().__init__(**kwargs)
         self.fault, self.severity = fault, severity
 
-    def _load_train(self) -> None:
-        super()._load_train()
+    def load(self) -> None:
+        super().load()
         rng = torch.Generator().manual_seed(5)
         classes = len(self._facts["class_names"])
         if self.fault == "random":
@@ -651,7 +651,7 @@ class FaultyImages(ImageArrays):
     def train_dataloader(self) -> Batches:
         made = super().train_dataloader()
         if self.fault == "sorted":
-            return self._batches(self.images, self.labels, self.train_indices, self.batch_size)
+            return self.batches(self.images, self.labels, self.train_indices, self.batch_size)
         if self.fault == "slow":
             made.__class__ = SlowBatches
             made.seconds = self.severity  # type: ignore[attr-defined]

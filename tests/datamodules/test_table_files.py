@@ -71,8 +71,10 @@ def test_a_line_far_down_that_is_separated_otherwise_is_told(tmp_path: Path, mon
 
 
 def test_a_missing_file_and_a_broken_parquet_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(OSError, match=r"no.csv: no such file$"):
         TableFile(tmp_path / "no.csv")
+    with pytest.raises(OSError, match=f"^{tmp_path}: a folder$"):
+        TableFile(tmp_path)
     (tmp_path / "x.parquet").write_text("a,b\n")
     with pytest.raises(ValueError, match=r"x.parquet: no Parquet file \("):
         TableFile(tmp_path / "x.parquet")
@@ -112,3 +114,9 @@ def test_a_decimal_comma_is_seen_where_commas_do_not_separate(tmp_path: Path) ->
     (tmp_path / "a.csv").write_text("a;b\n1,5;x\n2;y\n")
     (tmp_path / "b.csv").write_text("a,b\n1,5\n2,3\n")
     assert [TableFile(tmp_path / name).decimal_comma for name in ("a.csv", "b.csv")] == [True, False]
+
+
+def test_names_with_spaces_around_them(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a, b \n1, 2\n")
+    (part,) = TableFile(tmp_path / "a.csv").parts(["b"])
+    assert to_numbers(part["b"]).tolist() == [2]

@@ -10,7 +10,9 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes
 
-from datamodules import BreastCancer, Diabetes, TableClassification, TableRegression, tables
+from datamodules import BreastCancer, Diabetes, TableClassification, TableRegression
+from datamodules.table_columns import TRUSTED
+from datamodules.table_files import to_numbers
 
 ROWS = 200
 
@@ -156,7 +158,7 @@ def test_what_was_learnt_is_kept_in_plain_types(csv: str, tmp_path: Path) -> Non
     again = TableClassification(csv, "kind")
     again.load_state_dict(state)
     assert (again.in_features, again.class_names) == (table.in_features, ["large", "small"])
-    assert np.array_equal(again.prepare(frame(1)), table.prepare(frame(1)))
+    assert np.array_equal(again.columns.prepare(frame(1), to_numbers), table.columns.prepare(frame(1), to_numbers))
 
 
 def test_files_are_predicted_as_the_training_was_prepared(csv: str, tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_files_are_predicted_as_the_training_was_prepared(csv: str, tmp_path: Pa
     assert rows.read == [(paths[0], i) for i in range(1, 6)]
     assert [reason for _, reason in rows.unread] == ["no column 'size'", "the file is empty", "no such file"]
     assert rows.unseen == {"city": {"Paris", "Kyiv"}}
-    assert torch.equal(torch.cat(batches), torch.from_numpy(table.prepare(new)))
+    assert torch.equal(torch.cat(batches), torch.from_numpy(table.columns.prepare(new, to_numbers)))
     assert not batches[0][1, 2:].any(), "of none of the known cities"
 
 
@@ -263,5 +265,25 @@ def test_what_is_stored_can_not_be_made_to_run_anything(csv: str) -> None:
     again = TableRegression(csv, "price")
     again.load_state_dict({**state, "transformer": torch.frombuffer(bytearray(evil), dtype=torch.uint8)})
     with pytest.raises(Exception, match=r"[Uu]ntrusted"):
-        _ = again.transformer
-    assert tables.TRUSTED == ["numpy.dtype"]
+        _ = again.columns
+    assert TRUSTED == ["numpy.dtype"]
+
+
+def test_targets_and_columns_with_a_decimal_comma(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    frame().drop(columns=["same", "kind"]).to_csv(path, index=False, sep=";", decimal=",")
+    plain = tmp_path / "y.csv"
+    frame().drop(columns=["same", "kind"]).to_csv(plain, index=False)
+    comma, point = (ready(TableRegression(str(p), "price")) for p in (path, plain))
+    assert torch.equal(comma.labels, point.labels)
+    assert torch.equal(comma.inputs, point.inputs)
+    rows = comma.read_files([path, plain])
+    predicted = torch.cat(list(rows))
+    assert torch.equal(predicted[:ROWS], predicted[ROWS:])
+
+
+def test_a_column_of_names_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    frame().drop(columns="same").assign(name=[f"house {i}" for i in range(ROWS)]).to_csv(path, index=False)
+    with pytest.warns(UserWarning, match=r"column 'name' has 140 different texts in 140 rows, .*; --data.drop leaves"):
+        TableRegression(str(path), "price").setup("fit")
