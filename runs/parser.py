@@ -30,6 +30,10 @@ DATA_FACTS: dict[str, Callable[[Any], Any]] = {
     "target_std": lambda data: getattr(data, "target_std", None),
 }
 NLL = "gaussian_nll"  # the loss that takes a mean and a variance for each target
+OTHER_TASK = {  # what the data say instead when they are for another task
+    "num_targets": ("num_classes", "it has classes, which are for --model modules.Classifier"),
+    "num_classes": ("num_targets", "it has numbers to predict, which are for --model modules.Regressor"),
+}
 OPTIONAL = ("target_mean", "target_std")
 
 
@@ -119,19 +123,22 @@ def _fact(parser: Parser, key: str) -> Any:
             return None
         # a fact that the config states itself beats what the datamodule says
         value = parser.instantiated[key]
-        stated = value is not None
         try:
             if parser.data_state is not None and data is not None:
                 data.load_state_dict(parser.data_state)
-            value = DATA_FACTS[name](data) if value is None else value
+            if value is None:
+                value = DATA_FACTS[name](data)
+                if name == "num_outputs" and value and parser.instantiated.get("model.init_args.loss") == NLL:
+                    value *= 2
         except Exception as error:
             parser.failure = error  # jsonargparse would wrap it into a print of the whole datamodule
             raise
-        if name == "num_outputs" and value is not None and parser.instantiated.get("model.init_args.loss") == NLL:
-            value = value if stated else 2 * value
         if value is None and name not in OPTIONAL:
             short = key.replace("init_args.", "")
-            raise UserError(f"{short}: {type(data).__name__} has no `{name}` to fill it with; set it in the config")
+            hint = "set it in the config"
+            if (other := OTHER_TASK.get(name)) and DATA_FACTS[other[0]](data) is not None:
+                hint = other[1]
+            raise UserError(f"{short}: {type(data).__name__} has no `{name}` to fill it with; {hint}")
         return value
 
     return fact
@@ -146,13 +153,20 @@ def add_model_and_data(parser: Parser) -> None:
 
 def config_files(args: Sequence[str]) -> list[Path]:
     """The files that `--config` names on a command line, in order."""
-    files = []
-    for i, arg in enumerate(args):
-        if arg in ("--config", "-c") and i + 1 < len(args):
-            files.append(Path(args[i + 1]))
-        elif arg.startswith("--config="):
-            files.append(Path(arg.removeprefix("--config=")))
-    return files
+    words = split_configs(args)[0]
+    return [Path(word.removeprefix("--config=")) for word in words if word not in ("--config", "-c")]
+
+
+def split_configs(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line that name config files, in order, and the others."""
+    configs: list[str] = []
+    rest: list[str] = []
+    file_follows = False
+    for arg in args:
+        names = not file_follows and arg in ("--config", "-c")
+        (configs if names or file_follows or arg.startswith("--config=") else rest).append(arg)
+        file_follows = names
+    return configs, rest
 
 
 def check_yaml(path: Path, groups: Container[str] = ()) -> None:

@@ -18,11 +18,11 @@ from callbacks.doctor.doctor import FILE
 from callbacks.stop import IS_CHILD
 from runs.errors import UserError
 from runs.files import write_whole
+from runs.parser import split_configs
 from runs.run import Run
 from runs.summary import format_metrics, hanging
 from scripts.fitting import FitCLI
 from scripts.main import leave_group
-from scripts.resume import without_configs
 from scripts.say import say
 
 TRIES = "FIT_REPAIRS"  # what was tried, for the process that takes this one's place
@@ -92,7 +92,7 @@ def fit_and_repair(args: Sequence[str], help_text: str, resume: str | None = Non
                 str(cli.continued.run.config_file),
                 "--name",
                 str(cli.config.name),
-                *without_configs(args),
+                *split_configs(args)[1],
             ]
             resume = None
         args += change

@@ -14,7 +14,7 @@ from modules.optimizers import LENGTH_ARGUMENTS
 from runs import Run
 from runs.errors import UserError
 from runs.files import read_yaml
-from runs.parser import Parser, config_files
+from runs.parser import Parser, config_files, split_configs
 from runs.resume import RunLock, launch_id
 from runs.run import LOGS, versions
 from scripts.say import say
@@ -68,7 +68,7 @@ def go_on(parser: Parser, args: list[str], place: str, plain: Callable[[Any], di
         SystemExit: The run is finished: there is nothing to do.
         UserError: There is no such run, or another process is training it.
     """
-    overrides = without_configs(args)
+    _, overrides = split_configs(args)
     if not place and not any(arg.startswith(("--config", "-c", "--name", "--model")) for arg in args):
         raise UserError("--resume: of which recipe? Add --config FILE, or name a run: --resume RUN")
     run = _choose(place, args)
@@ -172,19 +172,6 @@ def logs_of(args: Sequence[str]) -> Path:
     """Where a command line's runs are kept."""
     root = _given(args, "trainer.default_root_dir")
     return Path(root, LOGS) if root else LOGS
-
-
-def without_configs(args: Sequence[str]) -> list[str]:
-    """A command line without its `--config FILE`s."""
-    rest, skip = [], False
-    for arg in args:
-        if skip or arg.startswith("--config="):
-            skip = False
-        elif arg in ("--config", "-c"):
-            skip = True
-        else:
-            rest.append(arg)
-    return rest
 
 
 def without_known(args: Sequence[str], saved: dict[str, Any], config: dict[str, Any]) -> list[str]:

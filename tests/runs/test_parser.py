@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runs.errors import UserError
-from runs.parser import Parser, add_model_and_data, check_yaml, config_files
+from runs.parser import Parser, add_model_and_data, check_yaml, config_files, split_configs
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,22 @@ from runs.parser import Parser, add_model_and_data, check_yaml, config_files
         (["--config"], []),
     ],
 )
+def test_a_command_line_is_divided_into_files_and_keys() -> None:
+    line = ["--x", "1", "-c", "--config", "--y", "--config=b"]
+    assert split_configs(line) == (["-c", "--config", "--config=b"], ["--x", "1", "--y"])
+
+
+def test_data_for_another_task_are_told() -> None:
+    parser, _ = classifier()
+    config = parser.parse_args(
+        ["--model", "modules.Regressor", "--model.net", "modules.nets.MLP", "--data", "datamodules.Digits"]
+    )
+    with pytest.raises(
+        UserError, match=r"^model.num_targets: Digits has no .*; it has classes, .* modules.Classifier$"
+    ):
+        parser.instantiate_classes(config)
+
+
 def test_the_config_files_of_a_command_line_are_found_in_order(line: list[str], files: list[str]) -> None:
     assert config_files(line) == [Path(file) for file in files]
 
