@@ -18,22 +18,6 @@ from runs.parser import Parser, add_model_and_data, check_yaml, config_files, sp
         (["--config"], []),
     ],
 )
-def test_a_command_line_is_divided_into_files_and_keys() -> None:
-    line = ["--x", "1", "-c", "--config", "--y", "--config=b"]
-    assert split_configs(line) == (["-c", "--config", "--config=b"], ["--x", "1", "--y"])
-
-
-def test_data_for_another_task_are_told() -> None:
-    parser, _ = classifier()
-    config = parser.parse_args(
-        ["--model", "modules.Regressor", "--model.net", "modules.nets.MLP", "--data", "datamodules.Digits"]
-    )
-    with pytest.raises(
-        UserError, match=r"^model.num_targets: Digits has no .*; it has classes, .* modules.Classifier$"
-    ):
-        parser.instantiate_classes(config)
-
-
 def test_the_config_files_of_a_command_line_are_found_in_order(line: list[str], files: list[str]) -> None:
     assert config_files(line) == [Path(file) for file in files]
 
@@ -99,3 +83,19 @@ def test_what_the_config_says_itself_beats_what_the_data_know() -> None:
 
 def test_the_help_text_is_the_one_given() -> None:
     assert Parser(help_text="short\n").format_help() == "short\n"
+
+
+def test_a_command_line_is_divided_into_files_and_keys() -> None:
+    line = ["--x", "1", "-c", "--config", "--y", "--config=b"]
+    assert split_configs(line) == (["-c", "--config", "--config=b"], ["--x", "1", "--y"])
+
+
+def test_data_for_another_task_are_told() -> None:
+    parser, _ = classifier()
+    config = parser.parse_args(
+        ["--model", "modules.Regressor", "--model.net", "modules.nets.MLP", "--data", "datamodules.Digits"]
+    )
+    with pytest.raises(
+        UserError, match=r"^model.num_targets: Digits has no .*; it has classes, .* modules.Classifier$"
+    ):
+        parser.instantiate_classes(config)
