@@ -138,7 +138,9 @@ def _fact(parser: Parser, key: str) -> Any:
             hint = "set it in the config"
             if (other := OTHER_TASK.get(name)) and DATA_FACTS[other[0]](data) is not None:
                 hint = other[1]
-            raise UserError(f"{short}: {type(data).__name__} has no `{name}` to fill it with; {hint}")
+            # jsonargparse would wrap it, too
+            parser.failure = UserError(f"{short}: {type(data).__name__} has no `{name}` to fill it with; {hint}")
+            raise parser.failure
         return value
 
     return fact
