@@ -11,7 +11,8 @@ import pytest
 
 from callbacks.doctor import History, Keys, Thresholds
 from runs import Run
-from scripts.examine import Seen, inputs_and_labels, loading, one_batch, parts
+from scripts.examine import one_batch
+from scripts.examine_data import Seen, inputs_and_labels, loading, parts
 from tests.conftest import CNN, Command, Result
 from tests.scripts.test_doctor import LOGS, TOO_HIGH, fit
 
@@ -158,8 +159,8 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     (folder / "odd_project.py").write_text(CODE)
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr("scripts.examine.TIMING", 0.1)
-    monkeypatch.setattr("scripts.examine.LOOKING", 0.5)
+    monkeypatch.setattr("scripts.examine_data.TIMING", 0.1)
+    monkeypatch.setattr("scripts.examine_data.LOOKING", 0.5)
 
 
 def examine(command: Command, model: str, data: str = "", *args: str) -> Result:

@@ -104,8 +104,8 @@ def test_classes_are_told_apart(command: Command) -> None:
 
 
 def test_a_table_is_examined_before_it_is_trained(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.examine.TIMING", 0.1)
-    monkeypatch.setattr("scripts.examine.LOOKING", 0.5)
+    monkeypatch.setattr("scripts.examine_data.TIMING", 0.1)
+    monkeypatch.setattr("scripts.examine_data.LOOKING", 0.5)
     result = command("doctor", "--config", MLP)
     assert (result.status, result.err) == (0, "")
     assert "one batch" in result.out
