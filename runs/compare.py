@@ -174,9 +174,10 @@ def read_row(folder: Path, logs: Path = LOGS, blocks: dict[str, Any] | None = No
         row.findings = [str(f.get("name")) for f in found if isinstance(f, dict) and not f.get("follows_from")]
     if summary:
         metrics = {**part(summary, "val"), **part(summary, "test")}
-        row.metrics = {
-            same_name(k): math.nan if v is None else float(v) for k, v in metrics.items() if not isinstance(v, str)
-        }
+        numbers = {k: math.nan if v is None else float(v) for k, v in metrics.items() if not isinstance(v, str)}
+        for name, value in numbers.items():  # a run may have `val_loss` beside `val/loss`, and both are to be seen
+            same = same_name(name)
+            row.metrics[name if same != name and same in numbers else same] = value
         row.seconds = _number(summary.get("seconds"))
         last = _number(summary.get("last_epoch"))
         row.epochs = None if last is None else int(last) + 1
@@ -304,11 +305,8 @@ def print_table(found: Comparison, console: Console) -> None:
     _print_line(console, [Text(column, style="bold") for column in kept], kept, width, numbers)
     for i, line in enumerate(lines):
         _print_line(console, line, kept, width, numbers)
-        said = [
-            f"{column} {texts[column][i]}"
-            for column in below
-            if texts[column][i] and texts[column][i] != usual.get(column)
-        ]
+        # of a key that a run does not have it must not seem as if it had what most have
+        said = [f"{column} {texts[column][i] or '-'}" for column in below if texts[column][i] != usual.get(column, "")]
         for text in _filled(said, room - 2):
             console.print(Text(f"  {text}", style="dim"), soft_wrap=True)
     if shown := [f"{column} {text}" for column, text in usual.items()]:

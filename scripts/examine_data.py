@@ -178,8 +178,7 @@ def _finite(train: Seen, val: Seen, keys: Keys) -> Check:
             count = f"{part.bad} of {part.samples:,} {name} samples have"
             found.append(f"{count} a NaN or infinite input, the first is {part.first_bad}")
     if found:
-        cure = keys.switch(r"clean|impute|drop_na|fill_na|dropna", True, ("data",))
-        return Check("finite", "; ".join(found), True, [*cure, "mend these samples, or leave them out"][:2])
+        return Check("finite", "; ".join(found), True, [*keys.cleaning(), "mend these samples, or leave them out"][:2])
     many = [
         f"{'all' if p.whole else 'the first'} {p.samples:,} {n}"
         for n, p in (("training", train), ("validation", val))

@@ -8,8 +8,6 @@ from callbacks.doctor.diagnosis import BROKEN, STILL, Diagnosis, Evidence, Thres
 from callbacks.doctor.history import Evaluation, History
 from callbacks.doctor.remedies import Keys, nice
 
-SCALE = "bring the targets to mean 0 and standard deviation 1, as the inputs"
-
 
 class NotLearning(Diagnosis):
     """No better than the best constant prediction, and none of the reasons that the doctor knows."""
@@ -55,14 +53,14 @@ class NotLearning(Diagnosis):
         numbers = {"best": best, "chance": chance}
         mean, std = history.targets
         if std and (abs(mean) > 3 * std or std > 10):
-            return Evidence(
-                f"{text}; the targets have mean {mean:.3g} and standard deviation {std:.3g}", 1, numbers, SCALE
-            )
+            text += f"; the targets have mean {mean:.3g} and standard deviation {std:.3g}"
+            cure = "bring the targets to mean 0 and standard deviation 1, as the inputs"
+            return Evidence(text, 1, {**numbers, "target_mean": mean, "target_std": std}, cure)
         rises = end > middle > begin and end > max(2 * chance, 1.5 * begin)
         return Evidence(text + "; it rises all the time" * rises, 1, numbers, "is the sign of the loss right?" * rises)
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        if evidence.advice != SCALE:
+        if "target_std" not in evidence.numbers:
             return []
         return keys.switch(r"^(normali[sz]e|standardi[sz]e|scale)_(targets?|labels?|y)$", True)
 

@@ -8,6 +8,7 @@ from callbacks.doctor.remedies import Keys
 from callbacks.doctor.steps import lower_rate
 
 DEEP = 7  # layers with weights
+SQUASHING = "tanh|sigmoid|hardtanh|softsign|hardsigmoid"
 
 
 class SoftmaxBeforeLoss(Diagnosis):
@@ -199,7 +200,7 @@ class Saturation(Diagnosis):
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
         start = keys.start_values(history.fan_in)
         norm = keys.norms()
-        other = keys.activation("tanh|sigmoid|hardtanh|softsign|hardsigmoid", ("ReLU", "GELU"))
+        other = keys.activation(SQUASHING, ("ReLU", "GELU"))
         return start + norm + other
 
 
@@ -239,7 +240,7 @@ class VanishingGradients(Diagnosis):
         )
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        other = keys.activation("tanh|sigmoid|hardtanh|softsign|hardsigmoid", ("ReLU", "GELU"))
+        other = keys.activation(SQUASHING, ("ReLU", "GELU"))
         norm = keys.norms()
         shortcuts = keys.switch(r"residual|skip|shortcut", True, ("model",))
         fewer = keys.number(

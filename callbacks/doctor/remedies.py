@@ -156,6 +156,10 @@ class Keys:
         switch = r"^(use_|with_)?((batch|layer|group)_?)?(norm|bn)(ali[sz]ation|s)?$"
         return named + self.switch(switch, True, ("model",))
 
+    def cleaning(self) -> list[str]:
+        """What mends or leaves out samples with values that are not finite, where it is off."""
+        return self.switch(r"clean|impute|drop_na|fill_na|dropna", True, ("data",))
+
     def class_weights(self, counts: Sequence[float]) -> list[str]:
         """Weights of the classes by their rarity, for keys that take numbers.
 

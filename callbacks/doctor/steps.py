@@ -43,8 +43,9 @@ class NotFinite(Diagnosis):
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
         if evidence.numbers.get("inputs"):
-            cleaned = keys.switch(r"clean|impute|drop_na|fill_na|dropna", True, ("data",))
-            return cleaned + (keys.set("on_nonfinite", "skip") if not evidence.numbers.get("validation") else [])
+            return keys.cleaning() + (
+                keys.set("on_nonfinite", "skip") if not evidence.numbers.get("validation") else []
+            )
         half = ["--trainer.precision bf16-mixed"] if str(keys.config.get("trainer.precision")).startswith("16") else []
         rate, last = keys.rate(), [loss for _, loss in history.losses[-3:] if math.isfinite(loss)]
         if last and max(last) < 2 * history.start and (history.update(last=3) or 0.0) < 0.1:

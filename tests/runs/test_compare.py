@@ -249,6 +249,9 @@ def test_a_metric_has_one_column_whatever_its_module_calls_it() -> None:
     assert found.metrics == ["val/loss", "val/acc", "test/acc"]
     assert [row.name for row in found.rows] == ["b/version_0", "a/version_0"]
     assert names(sort="val_acc") == ["b/version_0", "a/version_0"]
+    (other / "summary.json").write_text(json.dumps({"val": {"val_loss": 0.25, "val/loss": 0.75}, "last_epoch": 1}))
+    (both,) = compare([str(other)]).rows
+    assert both.metrics == {"val_loss": 0.25, "val/loss": 0.75}, "of both, both"
 
 
 def test_an_unknown_column_is_told_with_the_nearest() -> None:
@@ -319,6 +322,10 @@ def test_a_narrow_terminal_says_once_what_most_runs_have() -> None:
     assert [line for line in lines if "optimizer.lr 0.5" in line] == ["  time 1 min 5 s  optimizer.lr 0.5"]
     assert sum("optimizer.lr 0.1" in line for line in lines) == 1
     assert "and where nothing else is said" in lines
+    other = yaml.safe_load((LOGS / "r/version_0/config.yaml").read_text())
+    del other["optimizer"]
+    (LOGS / "r/version_0/config.yaml").write_text(yaml.safe_dump(other))
+    assert any("optimizer.lr -" in line for line in printed(60).splitlines()), "it has none, and not that of most"
     assert all(line == line.rstrip() for line in lines)
 
 

@@ -20,6 +20,7 @@ from benchmarks.doctor.run import arguments, run
 from callbacks import Doctor
 from callbacks.doctor import DIAGNOSES, Thresholds
 from callbacks.doctor.steps import LearningRateTooHigh
+from runs.compare import compare
 from scripts.fitting import FitCLI
 from tests.conftest import ROOT, SMALL, Command, Result
 
@@ -181,6 +182,26 @@ def test_stop_ends_a_hopeless_run(command: Command) -> None:
     assert summary["last_epoch"] == 0
 
 
+def test_stop_ends_a_run_that_learns_nothing_whatever_the_cause(command: Command) -> None:
+    # gradients that vanish may come back, and are no reason; a loss that stays at chance is one
+    options = {"model__activation": "sigmoid", "model__depth": 8, "optimizer": "torch.optim.SGD", "epochs": 40}
+    result = fit(command, "--doctor.action=stop", **options)
+    assert result.status == 0
+    symptoms = {found["name"]: found["follows_from"] for found in report()["findings"]}
+    assert symptoms["vanishing_gradients"] is None
+    assert symptoms["not_learning"] == "vanishing_gradients"
+    assert re.search("^stopped +by the doctor: the gradients vanish", result.out, re.M)
+    assert json.loads((LOGS / "version_0/summary.json").read_text())["last_epoch"] < 20
+
+
+def test_a_run_that_is_killed_has_a_file_of_its_own(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for hook in ("on_train_end", "on_exception"):  # to which it does not come
+        monkeypatch.setattr(Doctor, hook, lambda *args: None)
+    fit(command, epochs=2)
+    assert report()["findings"] == []
+    assert "nan_or_inf" in report()["checked"]
+
+
 def test_stop_lets_a_run_go_on_that_is_worth_it(command: Command) -> None:
     result = fit(command, "--doctor.action=stop", epochs=1, model__softmax=True)
     assert "the loss takes logits and is given probabilities" in result.out
@@ -206,6 +227,12 @@ def test_repair_ends_with_a_good_run_and_keeps_the_others(command: Command) -> N
     assert "(ended: learning_rate_too_high)" in table[0]
     assert f"acc {summary['val']['val/acc']:.4f} (to its end)" in table[last]
     assert result.out.count("run folder") == 1, "one summary, of the last"
+    # each run that was ended names the next one, and is called what it is
+    assert report(0)["repaired_in"] == str(LOGS / "version_1")
+    assert str(LOGS / "version_1") in (LOGS / "version_0" / "report.html").read_text()
+    assert "repaired_in" not in report(last)
+    states = [row.status for row in compare(["case"], "run").rows]
+    assert states == [*["ended by doctor"] * last, "finished"]
     # the config of the last run is what it was trained with
     config = (LOGS / versions[last] / "config.yaml").read_text()
     assert repairs[-1]["remedy"][0].partition("=")[2] in config
@@ -234,6 +261,8 @@ def test_nan_in_the_inputs_is_skipped_by_a_repair(command: Command) -> None:
     result = fit(command, "--doctor.action=repair", data__batch_nan=600, epochs=2)
     assert result.status == 0
     assert "column 3; try --on_nonfinite skip" in result.out
+    assert "not finite" in (LOGS / "version_0" / "report.html").read_text()
+    assert [row.status for row in compare(["case"], "run").rows] == ["not finite", "finished"]
     assert json.loads((LOGS / "version_1/summary.json").read_text())["skipped_steps"] > 0
 
 

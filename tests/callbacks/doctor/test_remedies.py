@@ -4,6 +4,7 @@ import pytest
 
 from callbacks.doctor import Evidence, History
 from callbacks.doctor.data import InputsNotNormalised, LabelOrder
+from callbacks.doctor.fit import NotLearning
 from callbacks.doctor.remedies import Keys, nice
 
 CONFIG = {
@@ -96,6 +97,13 @@ def test_functions_norms_and_weights_in_the_spelling_of_the_run() -> None:
     assert keys.class_weights([90, 10]) == ["--model.class_weights [0.556,5]", "--model.pos_weight 9"]
     picky = Keys(keys.config, accepts=lambda override: "[" in override)
     assert picky.class_weights([90, 10]) == ["--model.class_weights [0.556,5]"]
+
+
+def test_targets_are_scaled_by_their_own_key() -> None:
+    keys = Keys({"data.normalize_targets": False, "data.normalize": False})
+    unscaled = Evidence("", 1, {"target_mean": 152.0, "target_std": 77.0})
+    assert NotLearning().remedies(unscaled, History(), keys) == ["--data.normalize_targets true"]
+    assert NotLearning().remedies(Evidence("", 1), History(), keys) == []
 
 
 def test_widths_in_a_list_and_scales_by_name() -> None:
