@@ -133,7 +133,7 @@ def measure_case(
     epochs = 2
     data = SyntheticImages(batch_size=batch_size, samples=steps * batch_size)
     data.setup("fit")
-    stored, labels = data.images[data.train_indices], data.labels[data.train_indices]
+    stored, labels = data.images[data.parts["train"]], data.labels[data.parts["train"]]
     mean, std = data.facts["mean"][0], data.facts["std"][0]
     known = {"in_channels": data.in_channels, "image_size": data.image_size, "num_classes": data.num_classes}
     known |= {"in_features": data.in_channels * prod(data.image_size), "num_outputs": data.num_classes}

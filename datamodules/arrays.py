@@ -2,33 +2,60 @@
 
 import os
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Literal, get_args
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from datamodules.batches import Batches
 
+Sampler = Literal["shuffle", "balanced"]
+
+
+def known_sampler(sampler: Sampler) -> Sampler:
+    """The sampler, or a ValueError that says which there are."""
+    if sampler not in get_args(Sampler):
+        raise ValueError(f"data.sampler: {sampler!r} is unknown; allowed are {', '.join(get_args(Sampler))}")
+    return sampler
+
 
 class Arrays(LightningDataModule):
     """Samples in memory, or in a file that is mapped into it, handed out as whole batches.
 
-    A subclass gives `load`; what it learns there of the training part is in `facts`, and in every checkpoint.
+    A subclass gives `load` and `part`; what it learns of the training part is in `facts`, and in every checkpoint.
 
     Args:
-        batch_size: Training samples per step, over all devices together.
+        batch_size: Training samples per step, over all devices together; 0 takes the whole training part.
         eval_batch_size: Samples per batch in validation, test and prediction.
+
+    Raises:
+        ValueError: A size is out of its range.
     """
+
+    parts: dict[str, Tensor]  # the samples of each part, int64; filled by `load`
+    sampler: Sampler = "shuffle"
 
     def __init__(self, batch_size: int, eval_batch_size: int) -> None:
         super().__init__()
+        for name, value, least in (("batch_size", batch_size, 0), ("eval_batch_size", eval_batch_size, 1)):
+            if value < least:
+                raise ValueError(f"data.{name}: {value} is below {least}")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.files: Any = None  # of the user, to be predicted
         self._facts: dict[str, Any] = {}
 
+    # ---- what a subclass gives
+
     @abstractmethod
     def load(self) -> None:
-        """Read the training part, and fill `_facts` unless a checkpoint has."""
+        """Read the samples, fill `parts`, and fill `_facts` unless a checkpoint has."""
+
+    @abstractmethod
+    def part(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs `(N, ...)`, labels `(N, ...)`, and which of them `(M,)` int64 are `train`, `val` or `test`."""
+
+    # ---- what is known of them
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -44,36 +71,65 @@ class Arrays(LightningDataModule):
         # what the weights were trained with, even where the files have changed or are gone
         self._facts = dict(state_dict)
 
-    def predict_dataloader(self) -> Any:
-        if self.files is None:
-            raise ValueError("data: nothing to predict; call `read_files`, or set `files`")
-        return self.files
+    @property
+    def class_counts(self) -> list[int]:
+        """Training samples of each class, of data that have classes."""
+        if not hasattr(self, "parts"):
+            self.load()
+        _, labels, indices = self.part("train")
+        return torch.bincount(labels[indices], minlength=len(self.facts["class_names"])).tolist()
+
+    @property
+    def samples_of_step(self) -> int:
+        """Training samples per step, over all devices together."""
+        _, world_size = self.ranks
+        return self.batch_size or len(self.parts["train"]) // world_size * world_size
 
     @property
     def ranks(self) -> tuple[int, int]:
         """The number of this process, and of all that share a batch."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def check_shares(self, batch_size: int) -> None:
-        """Refuse a batch that the devices can't share.
+    # ---- Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Read the samples, once.
 
         Raises:
-            ValueError: It is no multiple of their number.
+            ValueError: A batch is larger than the training part, or the devices can't share it.
         """
-        _, world_size = self.ranks
-        if batch_size % world_size:
+        if not hasattr(self, "parts"):
+            self.load()
+        count, (_, world_size) = len(self.parts["train"]), self.ranks
+        if self.batch_size > count:
             raise ValueError(
-                f"data.batch_size: {batch_size} is shared by {world_size} devices and must be a multiple of "
-                f"that; nearest is {max(1, round(batch_size / world_size)) * world_size}"
+                f"data.batch_size: {self.batch_size} is larger than the training part; "
+                f"allowed are 1 to {count}, and 0 for all of it"
+            )
+        if (size := self.samples_of_step) % world_size:
+            raise ValueError(
+                f"data.batch_size: {size} is shared by {world_size} devices and must be a multiple of "
+                f"that; nearest is {max(1, round(size / world_size)) * world_size}"
             )
 
-    def train_batches(self, inputs: Tensor, labels: Tensor, indices: Tensor, batch_size: int) -> Batches:
-        """Batches of some samples, in another order in each epoch, which follows from `seed_everything`."""
+    def train_dataloader(self) -> Batches:
+        """In another order in each epoch, which follows from `seed_everything`."""
         seed: int | None = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where `seed_everything` keeps it
         if self.trainer and self.trainer.overfit_batches:  # type: ignore[attr-defined]
             seed = None  # the same batches again and again
-        return Batches(inputs, labels, indices, batch_size, seed, *self.ranks)
+        balanced = self.sampler == "balanced"
+        return Batches(*self.part("train"), self.samples_of_step, seed, *self.ranks, balanced=balanced)
 
-    def batches(self, inputs: Tensor, labels: Tensor, indices: Tensor, batch_size: int = 0) -> Batches:
-        """Batches of some samples in their order, of `eval_batch_size` if nothing else is said."""
-        return Batches(inputs, labels, indices, batch_size or self.eval_batch_size, None, *self.ranks)
+    def val_dataloader(self) -> Batches:
+        return self._in_order("val")
+
+    def test_dataloader(self) -> Batches:
+        return self._in_order("test")
+
+    def predict_dataloader(self) -> Any:
+        if self.files is None:
+            raise ValueError("data: nothing to predict; call `read_files`, or set `files`")
+        return self.files
+
+    def _in_order(self, part: str) -> Batches:
+        return Batches(*self.part(part), self.eval_batch_size, None, *self.ranks)

@@ -25,6 +25,8 @@ class Batches(SequentialSampler):
             full; None keeps the order and every sample.
         rank: This process among `world_size`; it gets every `world_size`-th sample of a batch.
         world_size: Number of processes that share each batch.
+        balanced: When shuffled, take as many samples of each label as of any other: of frequent ones another part in
+            each epoch, of rare ones each as often as needed. An epoch is as long as without.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Batches(SequentialSampler):
         shuffle_seed: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        balanced: bool = False,
     ) -> None:
         self.inputs, self.labels, self.indices = inputs, labels, indices
         self.batch_size = batch_size
@@ -43,6 +46,7 @@ class Batches(SequentialSampler):
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self._start = 0
+        self._classes = [indices[labels[indices] == label] for label in labels[indices].unique()] if balanced else []
 
     batch_sampler = None  # Lightning looks for the pair `sampler`, `batch_sampler` of a `DataLoader`
 
@@ -79,7 +83,13 @@ class Batches(SequentialSampler):
         if self.shuffle_seed is None:
             return self.indices
         generator = torch.Generator().manual_seed(mix_seed(self.shuffle_seed, self.epoch))
-        return self.indices[torch.randperm(len(self.indices), generator=generator)]
+        if not self._classes:
+            return self.indices[torch.randperm(len(self.indices), generator=generator)]
+        share, rest = divmod(len(self.indices), len(self._classes))
+        one_more = set(torch.randperm(len(self._classes), generator=generator)[:rest].tolist())
+        parts = [_drawn(part, share + (k in one_more), generator) for k, part in enumerate(self._classes)]
+        order = torch.cat(parts)
+        return order[torch.randperm(len(order), generator=generator)]
 
     def _share(self, order: Tensor, batch: int) -> Tensor:
         start, end = batch * self.batch_size, (batch + 1) * self.batch_size
@@ -88,6 +98,12 @@ class Batches(SequentialSampler):
             # evaluation no sample is counted twice
             start, end = (len(order) * i // len(self) for i in (batch, batch + 1))
         return order[start:end][self.rank :: self.world_size]
+
+
+def _drawn(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` of the indices at random, each as often as any other, or once more."""
+    rounds = -(-count // len(indices))
+    return torch.cat([indices[torch.randperm(len(indices), generator=generator)] for _ in range(rounds)])[:count]
 
 
 def mix_seed(*counters: int) -> int:

@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from datamodules.images import ImageArrays
+from datamodules.image_arrays import ImageArrays
 
 
 class Digits(ImageArrays):

@@ -13,8 +13,9 @@ from filelock import FileLock
 from torch import Tensor
 from torch.hub import download_url_to_file
 
+from datamodules.arrays import Sampler
 from datamodules.augment import Augment
-from datamodules.images import ImageArrays
+from datamodules.image_arrays import ImageArrays
 
 # the four files as they are published, at https://yann.lecun.com/exdb/mnist
 SHA256 = {
@@ -53,6 +54,7 @@ class MNIST(ImageArrays):
         eval_batch_size: Images per batch in validation, test and prediction.
         augment: Random changes of the training images.
         mirrors: Addresses to fetch from, tried in this order.
+        sampler: `balanced` trains with as many images of each class as of any other.
     """
 
     def __init__(
@@ -65,8 +67,9 @@ class MNIST(ImageArrays):
         eval_batch_size: int = 500,
         augment: Augment = Augment(),  # noqa: B008 (frozen)
         mirrors: list[str] = list(MIRRORS),  # noqa: B006 (read only)
+        sampler: Sampler = "shuffle",
     ) -> None:
-        super().__init__(batch_size, val_fraction, split_seed, eval_batch_size, augment)
+        super().__init__(batch_size, val_fraction, split_seed, eval_batch_size, augment, sampler)
         self.data_dir = Path(data_dir).expanduser()
         self.prefix = prefix
         self.mirrors = mirrors

@@ -1,9 +1,8 @@
 """Tables: numbers and kinds in columns, one of which is to be predicted."""
 
-import difflib
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,8 +12,8 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from datamodules.arrays import Arrays
-from datamodules.batches import Batches
+from datamodules.arrays import Arrays, Sampler, known_sampler
+from datamodules.names import in_order, nearest
 from datamodules.table_columns import Columns, Numbers, Scale, find_kinds
 from datamodules.table_files import Frame, TableFile, to_texts
 from datamodules.table_rows import TableRows
@@ -73,8 +72,6 @@ class Table(Arrays):
     ) -> None:
         super().__init__(batch_size, eval_batch_size)
         for name, value, least in (
-            ("batch_size", batch_size, 0),
-            ("eval_batch_size", eval_batch_size, 1),
             ("max_categories", max_categories, 2),
             ("fit_rows", fit_rows, 1),
         ):
@@ -160,26 +157,11 @@ class Table(Arrays):
     # ---- Lightning's hooks
 
     def setup(self, stage: str) -> None:
-        if stage == "predict":
-            return
-        if not hasattr(self, "inputs"):
-            self.load()
-        self.check_shares(self.rows_of_step)
+        if stage != "predict":
+            super().setup(stage)
 
-    @property
-    def rows_of_step(self) -> int:
-        """Training rows per step, over all devices together."""
-        _, world_size = self.ranks
-        return self.batch_size or len(self.parts["train"]) // world_size * world_size
-
-    def train_dataloader(self) -> Batches:
-        return self.train_batches(self.inputs, self.labels, self.parts["train"], self.rows_of_step)
-
-    def val_dataloader(self) -> Batches:
-        return self.batches(self.inputs, self.labels, self.parts["val"])
-
-    def test_dataloader(self) -> Batches:
-        return self.batches(self.inputs, self.labels, self.parts["test"])
+    def part(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        return self.inputs, self.labels, self.parts[name]
 
     # ---- files of the user
 
@@ -198,11 +180,6 @@ class Table(Arrays):
         self._check_columns(source.columns)
         rows, self.labels = self._targets(source)
         self.parts = self._split(self.labels)
-        if self.batch_size > len(self.parts["train"]):
-            raise ValueError(
-                f"data.batch_size: {self.batch_size} is larger than the training part; "
-                f"allowed are 1 to {len(self.parts['train'])}, and 0 for all of it"
-            )
         if not self._facts:
             self._fit(source, rows)
         self.inputs = self._prepared(source, rows)
@@ -212,7 +189,7 @@ class Table(Arrays):
         for key, names in given.items():
             for name in names or ():
                 if name not in columns:
-                    raise ValueError(f"data.{key}: no column {name!r} in {self.path}{_nearest(name, columns)}")
+                    raise ValueError(f"data.{key}: no column {name!r} in {self.path}{nearest(name, columns)}")
         both = set(self.numeric or ()) & set(self.categorical or ())
         if both:
             raise ValueError(f"data.categorical: {min(both)!r} is among the numeric columns, too")
@@ -358,10 +335,12 @@ class TableClassification(Table):
 
     Args:
         target: The column. Its values may be texts or numbers.
+        sampler: `balanced` trains with as many rows of each class as of any other.
     """
 
-    def __init__(self, path: str, target: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, path: str, target: str, *args: Any, sampler: Sampler = "shuffle", **kwargs: Any) -> None:
         super().__init__(path, target, *args, **kwargs)
+        self.sampler = known_sampler(sampler)
         self._codes: dict[str, int] = {}  # of the classes, in the order in which they came up
 
     @property
@@ -374,13 +353,6 @@ class TableClassification(Table):
         """Names of the classes, in the order of the labels."""
         return self.facts["class_names"]
 
-    @property
-    def class_counts(self) -> list[int]:
-        """Training rows of each class."""
-        if not hasattr(self, "labels"):
-            self.load()
-        return torch.bincount(self.labels[self.parts["train"]], minlength=self.num_classes).tolist()
-
     def encode(self, columns: list[pd.Series], numbers: Numbers) -> np.ndarray:
         texts = to_texts(columns[0])
         for text in dict.fromkeys(texts.tolist()):
@@ -389,7 +361,7 @@ class TableClassification(Table):
 
     def labels_of(self, encoded: np.ndarray) -> Tensor:
         codes, self._codes = self._codes, {}
-        names = self._facts.get("class_names") or _in_order(codes)
+        names = self._facts.get("class_names") or in_order(codes)
         places = {name: place for place, name in enumerate(names)}
         if unknown := codes.keys() - places.keys():
             raise ValueError(
@@ -423,20 +395,3 @@ def _chosen(source: TableFile | Frame, columns: Sequence[str], rows: np.ndarray)
         if first < last:
             yield part.iloc[rows[first:last] - start]
         start += len(part)
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    """Sorted, as numbers where all of them are."""
-    try:
-        return sorted(names, key=float)
-    except ValueError:
-        return sorted(names)
-
-
-def _nearest(name: str, choices: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, choices, n=1)
-    return (
-        f"; did you mean {close[0]!r}?"
-        if close
-        else f"; there are {', '.join(choices[:12])}{', …' * (len(choices) > 12)}"
-    )

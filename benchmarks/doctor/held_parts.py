@@ -637,21 +637,22 @@ class FaultyImages(ImageArrays):
         if self.fault == "random":
             self.labels = torch.randint(classes, self.labels.shape, generator=rng)
         elif self.fault == "noisy":
-            noisy = self.train_indices[torch.rand(len(self.train_indices), generator=rng) < self.severity]
+            train = self.parts["train"]
+            noisy = train[torch.rand(len(train), generator=rng) < self.severity]
             self.labels = self.labels.clone()
             self.labels[noisy] = torch.randint(classes, noisy.shape, generator=rng)
         elif self.fault == "rare":
-            for part in ("train_indices", "val_indices"):
-                indices = getattr(self, part)
+            for part, indices in self.parts.items():
                 kept = (self.labels[indices] < classes // 2) | (torch.rand(len(indices), generator=rng) < self.severity)
-                setattr(self, part, indices[kept])
+                self.parts[part] = indices[kept]
         elif self.fault == "sorted":
-            self.train_indices = self.train_indices[self.labels[self.train_indices].argsort(stable=True)]
+            train = self.parts["train"]
+            self.parts["train"] = train[self.labels[train].argsort(stable=True)]
 
     def train_dataloader(self) -> Batches:
         made = super().train_dataloader()
         if self.fault == "sorted":
-            return self.batches(self.images, self.labels, self.train_indices, self.batch_size)
+            return Batches(*self.part("train"), self.batch_size, None, *self.ranks)
         if self.fault == "slow":
             made.__class__ = SlowBatches
             made.seconds = self.severity  # type: ignore[attr-defined]
@@ -665,13 +666,13 @@ class FaultyImages(ImageArrays):
             made.inputs = 255 - made.inputs
         return made
 
-    def _prepare(self, images: Tensor, training: bool) -> Tensor:
+    def _normalised(self, x: Tensor) -> Tensor:
         if self.fault == "raw":
-            return images.to(torch.float32)
-        x = super()._prepare(images, training)
+            return x
+        x = super()._normalised(x)
         if self.fault == "scaled":
             return x * self.severity
-        if training and self.fault in ("missing", "outliers"):
+        if self.trainer and self.trainer.training and self.fault in ("missing", "outliers"):
             chosen = torch.rand(len(x)) < 1 / self.severity
             x[chosen] = x[chosen] * 3000 if self.fault == "outliers" else float("nan")
         return x

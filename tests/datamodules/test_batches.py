@@ -165,3 +165,42 @@ def test_mixed_seeds_differ_for_neighbouring_counters_and_fit_a_generator() -> N
     assert len(seeds) == 900
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert mix_seed(0) != mix_seed(1)
+
+
+def balanced(counts: list[int], batch_size: int = 1, seed: int = 0) -> Batches:
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    inputs = torch.arange(len(labels))
+    return Batches(inputs, labels, inputs, batch_size, seed, balanced=True)
+
+
+def test_balanced_batches_have_as_many_of_each_class_and_an_epoch_is_as_long() -> None:
+    batches = balanced([90, 9, 1])
+    for number in range(3):
+        batches.set_epoch(number)
+        inputs, labels = (torch.cat(column) for column in zip(*batches, strict=True))
+        assert sorted(torch.bincount(labels).tolist()) == [33, 33, 34]
+        assert len(inputs[labels == 0].unique()) == (labels == 0).sum(), "none of a frequent class twice"
+        rare = torch.bincount(inputs[labels == 1] - 90)
+        assert rare.max() - rare.min() <= 1, "each of a rare class as often as any other"
+
+
+def test_balanced_epochs_take_other_samples_of_frequent_classes_and_mix_the_classes() -> None:
+    batches = balanced([400, 4], batch_size=404)
+    (first,), _ = (list(batches), batches.set_epoch(1))
+    (second,) = list(batches)
+    parts = [set(inputs[labels == 0].tolist()) for inputs, labels in (first, second)]
+    assert 0.3 < len(parts[0] & parts[1]) / len(parts[0]) < 0.7
+    assert 80 < int(first[1][:202].sum()) < 122
+    batches.set_epoch(0)
+    assert torch.equal(next(iter(batches))[0], first[0])
+
+
+def test_balanced_batches_are_of_the_chosen_samples_and_shared() -> None:
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
+    chosen = torch.tensor([0, 2, 4, 5])
+    seen_by = [
+        torch.cat([x for x, _ in Batches(torch.arange(7), labels, chosen, 2, 0, rank, 2, balanced=True)])
+        for rank in (0, 1)
+    ]
+    assert sorted(labels[torch.cat(seen_by)].tolist()) == [0, 0, 1, 1]
+    assert set(torch.cat(seen_by).tolist()) <= set(chosen.tolist())

@@ -55,7 +55,7 @@ def ready(data: ImageArrays, stage: str = "fit") -> Any:
 
 def parts(**options: Any) -> tuple[list[int], list[int]]:
     data = ready(Fruit(**options))
-    return data.train_indices.tolist(), data.val_indices.tolist()
+    return data.parts["train"].tolist(), data.parts["val"].tolist()
 
 
 def test_training_and_validation_are_disjoint_and_complete() -> None:
@@ -66,8 +66,8 @@ def test_training_and_validation_are_disjoint_and_complete() -> None:
 
 def test_each_class_has_its_share_in_both_parts() -> None:
     data = ready(Fruit(val_fraction=0.2))
-    assert torch.bincount(data.labels[data.val_indices]).tolist() == [9, 6, 3]
-    assert torch.bincount(data.labels[data.train_indices]).tolist() == [36, 24, 12]
+    assert torch.bincount(data.labels[data.parts["val"]]).tolist() == [9, 6, 3]
+    assert torch.bincount(data.labels[data.parts["train"]]).tolist() == [36, 24, 12]
 
 
 def test_the_split_follows_split_seed_and_no_other_seed() -> None:
@@ -99,7 +99,7 @@ def test_the_network_is_told_what_the_images_are_without_setup() -> None:
 
 def test_mean_and_deviation_are_those_of_the_training_part_alone() -> None:
     data = ready(Fruit(batch_size=8, val_fraction=0.4))
-    x = data.images.numpy()[data.train_indices.numpy()].astype(np.float64)
+    x = data.images.numpy()[data.parts["train"].numpy()].astype(np.float64)
     assert data.facts["mean"] == pytest.approx(x.mean((0, 2, 3)))
     assert data.facts["std"] == pytest.approx(x.std((0, 2, 3)))
     assert data.facts["mean"] != pytest.approx(data.images.numpy().mean((0, 2, 3)), abs=1e-3)
@@ -107,7 +107,7 @@ def test_mean_and_deviation_are_those_of_the_training_part_alone() -> None:
 
 def test_normalised_training_images_have_mean_0_and_deviation_1_per_channel() -> None:
     data = ready(Fruit())
-    x = data.on_after_batch_transfer((data.images[data.train_indices], data.labels[data.train_indices]), 0)[0]
+    x = data.on_after_batch_transfer((data.images[data.parts["train"]], data.labels[data.parts["train"]]), 0)[0]
     assert x.dtype == torch.float32
     assert torch.allclose(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(x.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5)
@@ -132,7 +132,7 @@ def test_batches_come_as_they_are_stored_and_hold_their_own_part() -> None:
     assert images.shape == (10, 3, 4, 6)
     assert labels.dtype == torch.int64
     validated = torch.cat([y for _, y in data.val_dataloader()])
-    assert torch.equal(validated, data.labels[data.val_indices])
+    assert torch.equal(validated, data.labels[data.parts["val"]])
     assert [len(y) for _, y in data.val_dataloader()] == [8, 6]  # 14 = round(0.15 x 90)
     assert len(data.train_dataloader()) == 7  # 76 // 10
 
@@ -189,7 +189,7 @@ def normalised(data: ImageArrays, images: Tensor) -> Tensor:
 
 def test_images_are_augmented_in_training_and_nowhere_else() -> None:
     data, seen = watch(augment=Augment(rotate=20, shift=0.1))
-    expected = normalised(data, data.images[data.val_indices])  # type: ignore[attr-defined]
+    expected = normalised(data, data.images[data.parts["val"]])  # type: ignore[attr-defined]
     assert all(torch.allclose(x, expected, atol=1e-5) for x in seen["val"])
     assert torch.allclose(seen["test"][0], normalised(data, data.test_images), atol=1e-5)  # type: ignore[attr-defined]
     stored = normalised(data, data.images)  # type: ignore[attr-defined]
@@ -199,7 +199,7 @@ def test_images_are_augmented_in_training_and_nowhere_else() -> None:
 
 def test_without_augmentation_training_sees_the_stored_images() -> None:
     data, seen = watch()
-    stored = normalised(data, data.images[data.train_indices])  # type: ignore[attr-defined]
+    stored = normalised(data, data.images[data.parts["train"]])  # type: ignore[attr-defined]
     for epoch in (0, 1):
         shown = torch.cat(seen["train"][2 * epoch : 2 * epoch + 2])
         assert (shown[:, None] - stored).abs().amax((2, 3, 4)).argmin(1).unique().numel() == 76
@@ -260,12 +260,15 @@ def test_a_loaded_normalisation_stays_though_the_training_images_changed() -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size: 0 is not a positive number"),
-        ({"eval_batch_size": -1}, "data.eval_batch_size: -1 is not a positive number"),
+        ({"batch_size": -1}, "data.batch_size: -1 is below 0"),
+        ({"eval_batch_size": -1}, "data.eval_batch_size: -1 is below 1"),
         ({"val_fraction": 0.0}, "data.val_fraction: 0.0 is outside (0, 1)"),
         ({"val_fraction": 1.0}, "data.val_fraction: 1.0 is outside (0, 1)"),
         ({"split_seed": -1}, "data.split_seed: -1 is outside [0, 4294967295]"),
-        ({"batch_size": 77}, "data.batch_size: 77 is larger than the training part; allowed are 1 to 76"),
+        (
+            {"batch_size": 77},
+            "data.batch_size: 77 is larger than the training part; allowed are 1 to 76, and 0 for all of it",
+        ),
         (
             {"val_fraction": 0.02},
             "data.val_fraction: 0.02 holds out 2 of 90 images, and both parts need at least one of each of the 3 "
@@ -284,7 +287,9 @@ def test_impossible_values_are_refused_by_the_name_of_their_key(options: dict[st
 
 
 def test_the_whole_training_part_may_be_one_batch() -> None:
-    assert len(ready(Fruit(batch_size=76)).train_dataloader()) == 1
+    for size in (76, 0):
+        (batch,) = ready(Fruit(batch_size=size)).train_dataloader()
+        assert len(batch[0]) == 76
 
 
 def test_a_class_with_a_single_image_is_named() -> None:
@@ -349,5 +354,5 @@ def test_numpy_arrays_do_as_well_as_tensors() -> None:
 def test_counts_are_those_of_the_training_part() -> None:
     data = Digits(val_fraction=0.2)
     counts = data.class_counts
-    assert sum(counts) == len(data.train_indices)
-    assert counts[3] == int((data.labels[data.train_indices] == 3).sum())
+    assert sum(counts) == len(data.parts["train"])
+    assert counts[3] == int((data.labels[data.parts["train"]] == 3).sum())
