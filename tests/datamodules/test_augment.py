@@ -143,3 +143,107 @@ def test_the_images_given_are_left_as_they_are() -> None:
 def test_impossible_ranges_are_refused_by_the_name_of_their_key(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Augment(**options)
+
+
+def test_flips_mirror_about_every_second_image_along_their_axis_and_exactly() -> None:
+    stored = coordinates(400)
+    for flip, axes in (("horizontal", [True, False]), ("vertical", [False, True]), ("both", [True, True])):
+        out = Augment(flip=flip)(stored, generator())  # type: ignore[arg-type]
+        for axis, is_flipped in enumerate(axes):
+            signs = (out[:, axis] * stored[:, axis]).sign().flatten(1).mean(1)
+            assert set(signs.round(decimals=9).tolist()) == ({-1.0, 1.0} if is_flipped else {1.0})
+            assert torch.allclose(out[:, axis].abs(), stored[:, axis].abs(), atol=1e-6)
+            assert 0.4 < (signs < 0).double().mean() < 0.6 or not is_flipped
+    # each axis by itself
+    out = Augment(flip="both")(stored, generator())
+    assert len((out * stored).sign().flatten(2).mean(2).round().unique(dim=0)) == 4
+
+
+def test_a_crop_keeps_its_share_of_the_area_within_the_image_and_fills_the_whole() -> None:
+    out = Augment(crop=0.25)(coordinates(500), generator())
+    assert out[:, 0].abs().max() <= (WIDTH - 1) / 2 + 1e-9
+    assert out[:, 1].abs().max() <= (HEIGHT - 1) / 2 + 1e-9
+    _, matrix = measured(Augment(crop=0.25))
+    assert matrix[:, 0, 1].abs().max() < 1e-9
+    area = matrix[:, 0, 0] * matrix[:, 1, 1]
+    assert area.min() > 0.24
+    assert area.min() < 0.3
+    assert area.max() <= 1 + 1e-9
+    whole = matrix[(matrix.diagonal(dim1=1, dim2=2) < 0.99).all(1)]
+    ratio = whole[:, 0, 0] / whole[:, 1, 1]  # in units of each side
+    assert 0.74 < ratio.min() < 0.8
+    assert 1.28 < ratio.max() < 1.34
+
+
+def picture(count: int = 64, channels: int = 3) -> Tensor:
+    return (torch.rand(1, channels, 12, 16, generator=generator(3)) * 255).expand(count, -1, -1, -1)
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"brightness": 0.3},
+    {"contrast": 0.3},
+    {"saturation": 0.5},
+    {"hue": 0.1},
+    {"rand_augment": 2, "magnitude": 12},
+]
+
+
+@pytest.mark.parametrize("options", CHANGES)
+def test_colours_change_in_each_image_by_numbers_of_its_own_that_the_generator_gives(options: dict[str, Any]) -> None:
+    augment, before = Augment(**options), torch.get_rng_state()
+    out = augment(picture(), generator(5))
+    assert out.shape == picture().shape
+    assert out.min() >= 0
+    assert out.max() <= 255
+    assert len(out.flatten(1).unique(dim=0)) > 40
+    assert torch.equal(out, augment(picture(), generator(5)))
+    assert not torch.equal(out, augment(picture(), generator(6)))
+    assert torch.equal(torch.get_rng_state(), before), "the training's own generator is left alone"
+
+
+def test_brightness_multiplies_by_up_to_its_share_more_or_less() -> None:
+    grey = torch.full((500, 1, 4, 4), 127.5)
+    change = Augment(brightness=0.2)(grey, generator())[:, 0, 0, 0] - 127.5
+    assert 0.19 * 127.5 < change.max() <= 0.2 * 127.5 + 1e-3
+    assert -0.2 * 127.5 - 1e-3 <= change.min() < -0.19 * 127.5
+
+
+def test_grey_images_have_neither_saturation_nor_hue_and_are_told_so() -> None:
+    assert Augment(contrast=0.2, rand_augment=2)(picture(channels=1), generator()).shape == (64, 1, 12, 16)
+    with pytest.raises(ValueError, match=r"^data.augment.saturation: images with 1 channels have none"):
+        Augment(hue=0.1)(picture(channels=1), generator())
+
+
+def test_rand_augment_draws_kinds_of_change_for_each_image_alone() -> None:
+    # shifts move the mean of a corner, colours that of the whole: of one kind for the batch there would be few groups
+    out = Augment(rand_augment=1, magnitude=15)(picture(300), generator())
+    moved = (out - picture(300)).abs().mean((1, 2, 3))
+    assert len(moved.round(decimals=3).unique()) > 15
+
+
+def test_erasing_covers_a_rectangle_with_the_mean() -> None:
+    x, labels = torch.ones(400, 3, 20, 20), torch.zeros(400, dtype=torch.int64)
+    out, same = Augment(erase=0.5).finish(x, labels, 10, generator())
+    share = (out[:, 0] == 0).float().mean((1, 2))
+    assert torch.equal(same, labels)
+    assert 0.42 < (share > 0).float().mean() < 0.58
+    assert share[share > 0].min() > 0.01
+    assert share.max() < 0.36
+    hole = (out[int(share.argmax()), 0] == 0).nonzero()
+    height, width = (hole.max(0).values - hole.min(0).values + 1).tolist()
+    assert height * width == len(hole)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"flip": "left"}, "data.augment.flip: 'left' is unknown; allowed are none, horizontal, vertical, both"),
+        ({"crop": 0.0}, "data.augment.crop: 0.0 is outside (0, 1]"),
+        ({"hue": 0.6}, "data.augment.hue: 0.6 is outside [0, 0.5]"),
+        ({"mixup": -1.0}, "data.augment.mixup: -1.0 is outside [0, inf]"),
+        ({"cutmix": math.inf}, "data.augment.cutmix: inf is outside [0, inf]"),
+    ],
+)
+def test_impossible_changes_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Augment(**options)
