@@ -119,13 +119,17 @@ class Progress(ProgressBar):
     def _print_epoch(self, trainer: Trainer) -> None:
         if self._epoch and self._enabled:
             number, seconds = self._epoch
-            groups = _grouped(as_floats(trainer.callback_metrics), self._of_one_batch)
-            line = "  ".join([f"epoch {number:3d}", *groups, f"{seconds:.1f} s"])
-            if self.console.is_terminal and len(line) > self.console.width:  # what counts most has to be seen
-                groups = [group for group in groups if not group.startswith("train")] or groups
-                line = "  ".join([f"epoch {number:3d}", *groups, f"{seconds:.1f} s"])
+            metrics = as_floats(trainer.callback_metrics)
+            line = self._line(number, metrics, seconds)
+            for shorten in (_without_extras, _without_training):  # in a narrow terminal: what counts most is to be seen
+                if self.console.is_terminal and len(line) > self.console.width:
+                    metrics = shorten(metrics)
+                    line = self._line(number, metrics, seconds)
             self._print(line)
         self._epoch = None
+
+    def _line(self, epoch: int, metrics: dict[str, float], seconds: float) -> str:
+        return "  ".join([f"epoch {epoch:3d}", *_grouped(metrics, self._of_one_batch), f"{seconds:.1f} s"])
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print above the bar, however long it is; in a terminal folded between words, and indented from there on."""
@@ -159,6 +163,16 @@ def _grouped(metrics: dict[str, float], of_one_batch: frozenset[str] = frozenset
         note = " (last batch)" if name in of_one_batch else ""
         groups.setdefault(group, []).append(f"{metric} {_number(metrics[name])}{note}")
     return [" ".join(filter(None, (group, *texts))) for group, texts in groups.items()]
+
+
+def _without_extras(metrics: dict[str, float]) -> dict[str, float]:
+    """Of validation only what training has, too; all where training logs nothing of that kind."""
+    common = {name: value for name, value in metrics.items() if f"train/{name.rpartition('/')[2]}" in metrics}
+    return common or metrics
+
+
+def _without_training(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not name.startswith("train")} or metrics
 
 
 def _number(value: float) -> str:

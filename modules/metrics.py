@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric
 
 # double, so that a mean over many samples, or over devices, does not depend on their order; Apple GPUs have no double
@@ -48,6 +49,44 @@ class Mean(Sums):
     def compute(self) -> Tensor:
         """The mean `()`, float32; NaN before there are samples."""
         return (self.total / self.count).float()
+
+
+class ClassSums(Sums):
+    """How often each class was right, there, and predicted; what recall, precision and F1 follow from.
+
+    torchmetrics' own compute it anew in each of them.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(3, num_classes)
+
+    @staticmethod
+    def sums(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+        """`(3, num_classes)` float32 of a batch of predictions and labels, both `(N,)` int64."""
+        there, found = F.one_hot(labels, num_classes), F.one_hot(predicted, num_classes)
+        return torch.stack(((there & found).sum(0), there.sum(0), found.sum(0))).float()
+
+
+class MacroRecall(ClassSums):
+    """The share of a class's samples that are recognised, the mean over the classes that there are samples of."""
+
+    def compute(self) -> Tensor:
+        """`()`, float32; NaN before there are samples."""
+        right, there, _ = self.total
+        return (right / there)[there > 0].mean().float()
+
+
+class MacroF1(ClassSums):
+    """The harmonic mean of a class's recall and precision, the mean over the classes that are there or predicted."""
+
+    def compute(self) -> Tensor:
+        """`()`, float32; NaN before there are samples."""
+        right, there, found = self.total
+        both = there + found
+        return (2 * right / both)[both > 0].mean().float()
 
 
 class ErrorSums(Sums):

@@ -49,7 +49,7 @@ class Regressor(Task):
         target_mean: Sequence[float] | None = None,
         target_std: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(lambda: _metrics(num_targets))
+        super().__init__(lambda stage: _metrics(num_targets))
         if num_targets < 1:
             raise ValueError(f"model.num_targets: {num_targets} is not a positive number")
         if huber_delta <= 0:

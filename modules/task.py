@@ -17,13 +17,13 @@ class Task(LightningModule):
     `train/NAME`, `val/NAME`, `test/NAME`, exact over all samples, on one device and on many.
 
     Args:
-        metrics: Makes the metrics of a stage, by name.
+        metrics: Makes the metrics of a stage (`train`, `val` or `test`), by name.
     """
 
-    def __init__(self, metrics: Callable[[], nn.ModuleDict]) -> None:
+    def __init__(self, metrics: Callable[[str], nn.ModuleDict]) -> None:
         super().__init__()
         for stage in STAGES:
-            setattr(self, f"{stage}_metrics", metrics())
+            setattr(self, f"{stage}_metrics", metrics(stage))
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes here which hook it is in, 40 times a step, and nn.Module would look each time whether that

@@ -78,16 +78,19 @@ class BadInitialisation(Diagnosis):
 
     @staticmethod
     def _collapse(history: History) -> Evidence | None:
-        """Signals that die out on their way through the layers."""
+        """Signals that die out on their way through the layers, and stay dead."""
         if not history.samples or history.step < 25 or not history.stuck:
             return None
-        stds = list(history.samples[0].activations.values())
+        names, stds = list(history.samples[0].activations), list(history.samples[0].activations.values())
         if len(stds) < 3 or max(stds[0], stds[1]) <= 0:
             return None
-        ratio = min(stds[1:]) / max(stds[0], stds[1])
-        if ratio >= 1e-4:
+        ratios = [std / max(stds[0], stds[1]) for std in stds]
+        # a branch beside a shortcut may start at 0 and be meant so: what comes after it is alive
+        dead = next((i for i in range(1, len(stds)) if max(ratios[i:]) < 1e-4), None)
+        if dead is None:
             return None
-        layer = min(list(history.samples[0].activations.items())[1:], key=lambda item: item[1])[0]
+        ratio = min(ratios[dead:])
+        layer = names[ratios.index(ratio, dead)]
         return Evidence(
             f"the outputs of {layer} vary {ratio:.0e} times as much as those of the first layer in step 1",
             1,

@@ -2,5 +2,6 @@
 
 from modules.nets.cnn import CNN
 from modules.nets.mlp import MLP
+from modules.nets.resnet import ResNet
 
-__all__ = ["CNN", "MLP"]
+__all__ = ["CNN", "MLP", "ResNet"]

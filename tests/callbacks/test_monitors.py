@@ -16,7 +16,7 @@ from modules.optimizers import configure_optimizers
 from tests.conftest import Loader, quick_trainer
 
 BATCHES = Loader([(torch.ones(2, 3), torch.tensor([0, 1]))] * 4)
-LOGGED = "val/acc, val/loss"
+LOGGED = "val/acc, val/loss, val/macro_f1, val/macro_recall"
 
 
 def classifier(scheduler: dict[str, Any] | None = None) -> LightningModule:

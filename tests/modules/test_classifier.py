@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from torch import Tensor, nn
 
 from modules import Classifier
@@ -114,8 +114,14 @@ def test_these_metrics_are_logged_and_no_others() -> None:
     fitting, testing = quick_trainer(log_every_n_steps=2), quick_trainer()
     fitting.fit(still(linear()), batches(4, 4), batches(4))
     testing.test(still(linear()), batches(4), verbose=False)
-    assert set(fitting.callback_metrics) == {"train/loss", "train/acc", "val/loss", "val/acc", "train/loss_step"}
-    assert set(testing.callback_metrics) == {"test/loss", "test/acc"}
+    tested = {"loss", "acc", "macro_recall", "macro_f1"}
+    assert set(fitting.callback_metrics) == {
+        "train/loss",
+        "train/acc",
+        "train/loss_step",
+        *(f"val/{m}" for m in tested),
+    }
+    assert set(testing.callback_metrics) == {f"test/{metric}" for metric in tested}
 
 
 def test_label_smoothing_changes_the_training_loss_and_no_other() -> None:
@@ -268,3 +274,75 @@ def test_rare_classes_count_as_much_as_frequent_ones() -> None:
 def test_class_weights_need_counts() -> None:
     with pytest.raises(ValueError, match=r"^model\.class_weights: balanced needs class_counts"):
         quick_trainer().fit(still(linear(), class_weights="balanced"), batches(5), batches(5))
+
+
+def test_class_weights_of_one_s_own_weigh_the_training_loss_and_no_other() -> None:
+    net, loader, chosen = linear(), batches(6), [1.0, 2.0, 0.5]
+    trainer = quick_trainer()
+    trainer.fit(still(net, class_weights=chosen), loader, loader)
+    y, p = probabilities(net, loader)
+    each, weights = -np.log(p[np.arange(len(y)), y]), np.array(chosen)[y]
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(
+        (weights * each).sum() / weights.sum(), rel=1e-5
+    )
+    assert trainer.callback_metrics["val/loss"].item() == exact("loss", net, loader)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_weights": [1.0, 2.0]}, "model.class_weights: 2 weights for 3 classes"),
+        ({"class_weights": [1.0, -2.0, 0.0]}, "model.class_weights: [1.0, -2.0, 0.0] must be 0 or more, and not all 0"),
+        ({"focal_gamma": -1.0}, "model.focal_gamma: -1.0 is below 0"),
+        ({"loss": "ce"}, "model.loss: 'ce' is unknown; allowed are cross_entropy, focal, or a class_path"),
+        (
+            {"loss": nn.MultiMarginLoss(), "label_smoothing": 0.1},
+            "model.loss: MultiMarginLoss takes no label_smoothing and no class_weights",
+        ),
+    ],
+)
+def test_what_a_loss_can_not_have_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        still(linear(), **options)
+
+
+def test_a_loss_of_one_s_own_is_that_of_training_and_validation() -> None:
+    net, loader, trainer = linear(), batches(6, 3), quick_trainer()
+    trainer.fit(still(net, loss=nn.MultiMarginLoss()), loader, loader)
+    x, y = (torch.cat(column) for column in zip(*loader.batches, strict=True))
+    expected = float(nn.MultiMarginLoss()(net(x), y).detach())
+    for stage in ("train", "val"):
+        assert float(trainer.callback_metrics[f"{stage}/loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_recall_and_f1_are_those_of_scikit_learn_over_all_samples() -> None:
+    net, loader, trainer = linear(), batches(40, 7), quick_trainer()
+    trainer.test(still(net), loader, verbose=False)
+    y, p = probabilities(net, loader)
+    for name, expected in (("recall", recall_score), ("f1", f1_score)):
+        found = float(trainer.callback_metrics[f"test/macro_{name}"])
+        assert found == pytest.approx(expected(y, p.argmax(1), average="macro"), abs=1e-6)
+
+
+def test_a_class_that_is_not_there_does_not_count() -> None:
+    loader = Loader([(torch.randn(9, FEATURES), torch.tensor([0, 1] * 4 + [0]))])
+    net, trainer = linear(), quick_trainer()
+    with torch.no_grad():
+        net.bias[2] = -100.0  # type: ignore[index, operator, union-attr]
+    trainer.test(still(net), loader, verbose=False)
+    y, p = probabilities(net, loader)
+    assert set(p.argmax(1)) <= {0, 1}
+    found = float(trainer.callback_metrics["test/macro_f1"])
+    assert found == pytest.approx(f1_score(y, p.argmax(1), average="macro"), abs=1e-6)
+
+
+def test_mixed_labels_are_learnt_by_their_shares() -> None:
+    x, y = batches(8).batches[0]
+    shares = torch.nn.functional.one_hot(y, CLASSES) * 0.7 + torch.nn.functional.one_hot(y.roll(1), CLASSES) * 0.3
+    net, trainer = linear(), quick_trainer()
+    trainer.fit(still(net), Loader([(x, shares)]), batches(3))
+    _, p = probabilities(net, Loader([(x, y)]))
+    expected = -(shares.numpy() * np.log(p)).sum(1).mean()
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(expected, rel=1e-5)
+    right = (p.argmax(1) == shares.argmax(1).numpy()).mean()
+    assert float(trainer.callback_metrics["train/acc"]) == pytest.approx(right)

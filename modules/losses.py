@@ -1,0 +1,39 @@
+"""Losses that torch does not have."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def focal_loss(
+    logits: Tensor,
+    labels: Tensor,
+    gamma: float = 2.0,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy in which a sample counts the less the surer it is recognised (Lin et al. 2017,
+    https://arxiv.org/abs/1708.02002): -(1 - p)^gamma log p, the mean over the samples.
+
+    With `gamma` 0 it is `torch.nn.functional.cross_entropy`, whose ways with weights and smoothing it follows.
+
+    Args:
+        logits: `(N, K)`.
+        labels: `(N,)` int64, or `(N, K)` floats that sum to 1.
+        gamma: 0 or more.
+        weight: Of each class, `(K,)`.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+
+    Returns:
+        `()`.
+    """
+    log_p = F.log_softmax(logits, 1)
+    classes = logits.shape[1]
+    hard = labels.ndim == 1
+    targets = F.one_hot(labels, classes).to(log_p.dtype) if hard else labels
+    targets = targets * (1 - label_smoothing) + label_smoothing / classes
+    weights = torch.ones_like(log_p[0]) if weight is None else weight
+    # 1 - p from log p, exactly where p is nearly 1; its power has no slope at 0, which is no number at gamma < 1
+    rest = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
+    losses = (-targets * rest.pow(gamma) * log_p * weights).sum(1)
+    return losses.sum() / (weights[labels].sum() if hard else len(labels))
