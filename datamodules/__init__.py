@@ -3,8 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from datamodules.augment import Augment
+from datamodules.digit_images import DigitImages
 from datamodules.digits import Digits
-from datamodules.images import ImageArrays
+from datamodules.image_arrays import ImageArrays
+from datamodules.image_folder import ImageFolder
 from datamodules.mnist import MNIST
 
 if TYPE_CHECKING:
@@ -16,8 +18,10 @@ __all__ = [
     "Augment",
     "BreastCancer",
     "Diabetes",
+    "DigitImages",
     "Digits",
     "ImageArrays",
+    "ImageFolder",
     "Table",
     "TableClassification",
     "TableRegression",

@@ -22,7 +22,7 @@ def save(image: Image.Image, name: str = "a.png", **options: object) -> Path:
 
 
 def pixels(path: Path, channels: int = 1, size: tuple[int, int] = (3, 4)) -> Tensor:
-    image = read_image(path, channels, size)
+    image = torch.from_numpy(read_image(path, channels, size))
     assert image.dtype == torch.uint8
     assert image.shape == (channels, *size)
     return image
@@ -115,7 +115,7 @@ def broken_files() -> dict[str, str]:
     Path("folder.png").mkdir()
     return {
         "cut.png": "truncated",
-        "text.png": "cannot identify image file",
+        "text.png": "no image",
         "empty.png": "0 bytes",
         "missing.png": "no such file",
         "folder.png": "a folder",

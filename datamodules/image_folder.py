@@ -1,0 +1,268 @@
+"""Images in folders, or listed in a table."""
+
+import csv
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from datamodules.arrays import Sampler
+from datamodules.augment import Augment
+from datamodules.files import Fit, known_fit
+from datamodules.image_cache import Cached, ImageCache
+from datamodules.image_lists import Listed, list_folder, list_table
+from datamodules.images import Images
+from datamodules.names import in_order, nearest
+
+
+class ImageFolder(Images):
+    """Images in `root/CLASS/`; or in `root/train/CLASS/`, `root/val/CLASS/`, `root/test/CLASS/`; or listed in a table.
+
+    Each file is decoded once, by several threads, brought to one size, and kept as bytes in a file that is mapped into
+    memory: later epochs and runs decode nothing, all processes share one copy, and a set may be larger than the memory.
+    The cache is known by the content of the files: after a change only what is new is decoded. Files that can't be read
+    are named and left out, up to `max_bad_files`.
+
+    Parts that are not there as folders (or in the table) are drawn, seeded and stratified; images that are the same
+    bit for bit come into the same part. Mean and standard deviation are those of the training part, per channel.
+
+    Args:
+        root: The folder.
+        labels: A CSV or Parquet file with the columns `path` (relative to `root`) and `label`, and maybe `split`
+            (train, val, test), in place of folders for the classes.
+        path_column: Its column of paths.
+        label_column: Its column of labels.
+        split_column: Its column of parts, where it has one.
+        size: Pixels to which images are brought, of both sides or height and width.
+        channels: 1 for grey, 3 for colours.
+        fit: How they are brought to that size: `crop` what is too much of the longer side, `pad` with black, or
+            `stretch`.
+        batch_size: Training images per step, over all devices together; 0 takes the whole training part.
+        val_fraction: Share of the images that is held out for validation where no folder is, in (0, 1).
+        test_fraction: Share that is held out for the test where there are no folders for parts at all, in [0, 1).
+        split_seed: Which images are held out. Apart from `seed_everything`, so that runs with different seeds
+            are measured on the same images.
+        eval_batch_size: Images per batch in validation, test and prediction; changes speed and memory only.
+        augment: Random changes of the training images.
+        sampler: `balanced` trains with as many images of each class as of any other.
+        max_bad_files: Files that may be left out; with more of them the run does not begin.
+        num_workers: Threads that decode; by default one for each core.
+        cache_dir: Where the decoded images are.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        labels: str | None = None,
+        path_column: str = "path",
+        label_column: str = "label",
+        split_column: str = "split",
+        size: int | tuple[int, int] = 64,
+        channels: Literal[1, 3] = 3,
+        fit: Fit = "crop",
+        batch_size: int = 64,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        split_seed: int = 0,
+        eval_batch_size: int = 256,
+        augment: Augment = Augment(),  # noqa: B008 (frozen)
+        sampler: Sampler = "shuffle",
+        max_bad_files: int = 10,
+        num_workers: int | None = None,
+        cache_dir: str = "data/cache",
+    ) -> None:
+        super().__init__(batch_size, val_fraction, split_seed, eval_batch_size, augment, sampler)
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        if len(sides) != 2 or min(sides) < 1:
+            raise ValueError(f"data.size: {size} is no number of pixels, and no two of them")
+        if channels not in (1, 3):
+            raise ValueError(f"data.channels: {channels} is neither 1 (grey) nor 3 (colours)")
+        if not 0 <= test_fraction < 1 or val_fraction + test_fraction >= 1:
+            raise ValueError(f"data.test_fraction: {test_fraction} is outside [0, {1 - val_fraction:g})")
+        if max_bad_files < 0:
+            raise ValueError(f"data.max_bad_files: {max_bad_files} is below 0")
+        if num_workers is not None and num_workers < 1:
+            raise ValueError(f"data.num_workers: {num_workers} is below 1")
+        self.root, self.table = Path(root).expanduser(), Path(labels).expanduser() if labels else None
+        self.columns = (path_column, label_column, split_column)
+        self.size, self.channels, self.fit = sides, channels, known_fit(fit)
+        self.test_fraction, self.max_bad_files = test_fraction, max_bad_files
+        self.num_workers, self.cache_dir = num_workers, Path(cache_dir).expanduser()
+
+    # ---- Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        if stage != "predict":
+            super().setup(stage)
+
+    def part(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        return self.images, self.labels, self.parts[name]
+
+    @property
+    def has_test_data(self) -> bool:
+        """Whether there is a test part."""
+        if not hasattr(self, "parts"):
+            self.load()
+        return "test" in self.parts
+
+    # ---- inside
+
+    def list_images(self) -> Listed:
+        """The images, their classes and parts, as folders or the table have them."""
+        if self.table is not None:
+            return list_table(self.table, self.root, *self.columns)
+        return list_folder(self.root)
+
+    def load(self) -> None:
+        """Decode what is not decoded yet, divide the images, and learn their moments."""
+        listed = self.list_images()
+        if listed.strays:
+            _warn(f"{_count(listed.strays, 'image')} of {self.root} in no class's folder: {_few(listed.strays)}")
+        threads = self.num_workers or len(_cores())
+        cache = ImageCache(self.cache_dir, self.root, self.channels, self.size, self.fit, threads)
+        cached = cache.open(listed.paths)
+        self._check_bad_files(listed.paths, cached.reasons, cache.folder)
+        names = self._facts.get("class_names") or _trained_classes(listed)
+        self.labels = self._label(listed, names, cached)
+        self.images = torch.from_numpy(cached.pixels)
+        self.parts = self._divide(listed, cached, names)
+        if not self._facts:
+            mean, std = _moments(cached.sums[self.parts["train"].numpy()], self.size)
+            self._facts = {
+                "in_channels": self.channels,
+                "image_size": list(self.size),
+                "class_names": names,
+                "fit": self.fit,
+                "mean": mean,
+                "std": std,
+            }
+
+    def _check_bad_files(self, paths: Sequence[str], reasons: dict[str, str], folder: Path) -> None:
+        if not reasons:
+            return
+        listed = folder / "bad_files.csv"
+        try:
+            with listed.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("path", "reason"), *reasons.items()])
+            where = f"; all of them: {listed}"
+        except OSError:  # a cache that is only read
+            where = ""
+        few = _few([f"{path} ({reason})" for path, reason in reasons.items()])
+        told = f"{len(reasons)} of {len(paths)} files of {self.root} can't be used: {few}"
+        if len(reasons) > self.max_bad_files:
+            raise ValueError(f"data.max_bad_files: {self.max_bad_files}, and {told}{where}")
+        _warn(f"{told}{where if len(reasons) > 3 else ''}")
+
+    def _label(self, listed: Listed, names: list[str], cached: Cached) -> Tensor:
+        """The labels `(N,)` int64."""
+        places = {name: place for place, name in enumerate(names)}
+        for path, name in zip(listed.paths, listed.classes, strict=True):
+            if name not in places:
+                raise ValueError(f"data.root: {path} is of class {name!r}, which has no training{nearest(name, names)}")
+        labels = [places[name] for name in listed.classes]
+        twins: dict[str, int] = {}
+        both = [
+            f"{listed.paths[i]} and {listed.paths[twins[digest]]}"
+            for i, digest in enumerate(cached.hashes)
+            if digest and labels[twins.setdefault(digest, i)] != labels[i] and listed.paths[i] not in cached.reasons
+        ]
+        if both:
+            _warn(f"{_count(both, 'image')} with two labels, in files that are the same: {_few(both)}")
+        return torch.tensor(labels, dtype=torch.int64)
+
+    def _divide(self, listed: Listed, cached: Cached, names: list[str]) -> dict[str, Tensor]:
+        usable = np.array([path not in cached.reasons for path in listed.paths])
+        given = np.array(listed.parts)
+        parts = {name: np.flatnonzero(usable & (given == name)) for name in ("train", "val", "test")}
+        rest = np.flatnonzero(usable & (given == ""))
+        shares = {}
+        if not any(map(len, parts.values())):
+            shares = {"test": self.test_fraction, "val": self.val_fraction}
+        elif not len(parts["val"]):
+            shares, rest = {"val": self.val_fraction}, parts["train"]
+        if shares:
+            parts |= self._draw(rest, cached.hashes, shares, names)
+        self._check_parts(parts, names)
+        self._warn_of_leaks(parts, cached.hashes, listed.paths)
+        return {name: torch.from_numpy(indices) for name, indices in parts.items() if len(indices)}
+
+    def _draw(
+        self, rest: np.ndarray, hashes: Sequence[str], shares: dict[str, float], names: list[str]
+    ) -> dict[str, np.ndarray]:
+        """Parts of some images, each with its share of each class; those with the same content in the same part."""
+        labels = self.labels.numpy()
+        groups: dict[str, list[int]] = {}
+        for i in rest.tolist():
+            groups.setdefault(hashes[i], []).append(i)
+        first = np.array([members[0] for members in groups.values()])
+        counts, needed = np.bincount(labels[first], minlength=len(names)), 1 + sum(map(bool, shares.values()))
+        if counts.min() < needed:
+            name, n = names[int(counts.argmin())], int(counts.min())
+            raise ValueError(
+                f"data.root: class {name!r} has {_count(n, 'image')}, and each of {needed} parts needs one"
+            )
+        drawn, total = {}, len(first)
+        for name, share in shares.items():
+            if not share:
+                continue
+            size = round(share * total)
+            if not len(names) <= size <= len(first) - len(names):
+                raise ValueError(
+                    f"data.{name}_fraction: {share} holds out {size} of {total} images, and each part needs at least "
+                    f"one of each of the {len(names)} classes"
+                )
+            first, held = train_test_split(first, test_size=size, stratify=labels[first], random_state=self.split_seed)
+            drawn[name] = held
+        drawn["train"] = first
+        return {
+            name: np.sort(np.concatenate([groups[hashes[i]] for i in chosen.tolist()]))
+            for name, chosen in drawn.items()
+        }
+
+    def _check_parts(self, parts: dict[str, np.ndarray], names: list[str]) -> None:
+        counts = np.bincount(self.labels.numpy()[parts["train"]], minlength=len(names))
+        if len(names) < 2:
+            raise ValueError(f"data.root: {self.root} has a single class, {names[0]!r}; each class needs a folder")
+        if not counts.min():
+            raise ValueError(f"data.root: class {names[int(counts.argmin())]!r} has no image to train on")
+
+    def _warn_of_leaks(self, parts: dict[str, np.ndarray], hashes: Sequence[str], paths: Sequence[str]) -> None:
+        trained = {hashes[i]: i for i in parts["train"].tolist()}
+        for name in ("val", "test"):
+            both = [f"{paths[i]} is {paths[trained[hashes[i]]]}" for i in parts[name].tolist() if hashes[i] in trained]
+            if both:
+                _warn(f"{_count(both, 'image')} of the {name} part among the training images: {_few(both)}")
+
+
+def _trained_classes(listed: Listed) -> list[str]:
+    return in_order({name for name, part in zip(listed.classes, listed.parts, strict=True) if part in ("", "train")})
+
+
+def _moments(sums: np.ndarray, size: tuple[int, int]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel, from the sums of `Cached`; an all-equal channel gets 1."""
+    total, squares = sums.sum(0).T / (len(sums) * size[0] * size[1])
+    std = np.sqrt(np.maximum(squares - total**2, 0))
+    return total.tolist(), np.where(std > 0, std, 1.0).tolist()
+
+
+def _cores() -> Sequence[int]:
+    return list(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+
+
+def _count(items: Sequence[str] | int, word: str) -> str:
+    n = items if isinstance(items, int) else len(items)
+    return f"{n} {word}{'s' * (n != 1)}"
+
+
+def _few(items: Sequence[str]) -> str:
+    return ", ".join(items[:3]) + ", …" * (len(items) > 3)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=3)
