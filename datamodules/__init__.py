@@ -8,6 +8,7 @@ from datamodules.digits import Digits
 from datamodules.image_arrays import ImageArrays
 from datamodules.image_folder import ImageFolder
 from datamodules.mnist import MNIST
+from datamodules.text import PythonDocs, Text
 
 if TYPE_CHECKING:
     from datamodules.table_sets import BreastCancer, Diabetes
@@ -22,9 +23,11 @@ __all__ = [
     "Digits",
     "ImageArrays",
     "ImageFolder",
+    "PythonDocs",
     "Table",
     "TableClassification",
     "TableRegression",
+    "Text",
 ]
 
 

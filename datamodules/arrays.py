@@ -23,7 +23,8 @@ def known_sampler(sampler: Sampler) -> Sampler:
 class Arrays(LightningDataModule):
     """Samples in memory, or in a file that is mapped into it, handed out as whole batches.
 
-    A subclass gives `load` and `part`; what it learns of the training part is in `facts`, and in every checkpoint.
+    A subclass gives `load`, and `part` or `loader` and `count`; what it learns of the training part is in `facts`,
+    and in every checkpoint.
 
     Args:
         batch_size: Training samples per step, over all devices together; 0 takes the whole training part.
@@ -33,7 +34,7 @@ class Arrays(LightningDataModule):
         ValueError: A size is out of its range.
     """
 
-    parts: dict[str, Tensor]  # the samples of each part, int64; filled by `load`
+    parts: dict[str, Any]  # the samples of each part; filled by `load`
     sampler: Sampler = "shuffle"
 
     def __init__(self, batch_size: int, eval_batch_size: int) -> None:
@@ -51,9 +52,18 @@ class Arrays(LightningDataModule):
     def load(self) -> None:
         """Read the samples, fill `parts`, and fill `_facts` unless a checkpoint has."""
 
-    @abstractmethod
     def part(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs `(N, ...)`, labels `(N, ...)`, and which of them `(M,)` int64 are `train`, `val` or `test`."""
+        raise NotImplementedError(f"{type(self).__name__} must define part, or loader")
+
+    def count(self, part: str) -> int:
+        """Number of samples of `train`, `val` or `test`."""
+        return len(self.parts[part])
+
+    def loader(self, part: str, batch_size: int, seed: int | None = None) -> Batches:
+        """Batches of a part; with a seed in another order in each epoch, as `Batches` has it."""
+        balanced = part == "train" and self.sampler == "balanced"
+        return Batches(*self.part(part), batch_size, seed, *self.ranks, balanced=balanced)
 
     # ---- what is known of them
 
@@ -83,7 +93,7 @@ class Arrays(LightningDataModule):
     def samples_of_step(self) -> int:
         """Training samples per step, over all devices together."""
         _, world_size = self.ranks
-        return self.batch_size or len(self.parts["train"]) // world_size * world_size
+        return self.batch_size or self.count("train") // world_size * world_size
 
     @property
     def ranks(self) -> tuple[int, int]:
@@ -100,7 +110,7 @@ class Arrays(LightningDataModule):
         """
         if not hasattr(self, "parts"):
             self.load()
-        count, (_, world_size) = len(self.parts["train"]), self.ranks
+        count, (_, world_size) = self.count("train"), self.ranks
         if self.batch_size > count:
             raise ValueError(
                 f"data.batch_size: {self.batch_size} is larger than the training part; "
@@ -117,19 +127,15 @@ class Arrays(LightningDataModule):
         seed: int | None = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where `seed_everything` keeps it
         if self.trainer and self.trainer.overfit_batches:  # type: ignore[attr-defined]
             seed = None  # the same batches again and again
-        balanced = self.sampler == "balanced"
-        return Batches(*self.part("train"), self.samples_of_step, seed, *self.ranks, balanced=balanced)
+        return self.loader("train", self.samples_of_step, seed)
 
     def val_dataloader(self) -> Batches:
-        return self._in_order("val")
+        return self.loader("val", self.eval_batch_size)
 
     def test_dataloader(self) -> Batches:
-        return self._in_order("test")
+        return self.loader("test", self.eval_batch_size)
 
     def predict_dataloader(self) -> Any:
         if self.files is None:
             raise ValueError("data: nothing to predict; call `read_files`, or set `files`")
         return self.files
-
-    def _in_order(self, part: str) -> Batches:
-        return Batches(*self.part(part), self.eval_batch_size, None, *self.ranks)

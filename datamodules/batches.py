@@ -75,9 +75,12 @@ class Batches(SequentialSampler):
         first, self._start = self._start, 0
         order = self._order()
         for batch in range(first, len(self)):
-            chosen = self._share(order, batch)
-            # twice as fast as indexing with brackets
-            yield self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
+            yield self.fetch(self._share(order, batch))
+
+    def fetch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of some samples, by their indices `(B,)`."""
+        # twice as fast as indexing with brackets
+        return self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen)
 
     def _order(self) -> Tensor:
         if self.shuffle_seed is None:

@@ -1,6 +1,8 @@
 """The LightningModules: model, loss and metrics."""
 
 from modules.classifier import Classifier
+from modules.language_model import LanguageModel
 from modules.regressor import Regressor
+from modules.schedules import CosineWithWarmup
 
-__all__ = ["Classifier", "Regressor"]
+__all__ = ["Classifier", "CosineWithWarmup", "LanguageModel", "Regressor"]

@@ -26,6 +26,9 @@ DATA_FACTS: dict[str, Callable[[Any], Any]] = {
     "num_targets": lambda data: getattr(data, "num_targets", None),
     "in_features": lambda data: _first(data, "in_features", lambda: data.in_channels * prod(data.image_size)),
     "num_outputs": lambda data: _first(data, "num_outputs", lambda: data.num_targets, lambda: data.num_classes),
+    "vocab_size": lambda data: getattr(data, "vocab_size", None),
+    "context": lambda data: getattr(data, "context", None),
+    "bytes_per_token": lambda data: getattr(data, "bytes_per_token", None),
     "target_mean": lambda data: getattr(data, "target_mean", None),
     "target_std": lambda data: getattr(data, "target_std", None),
 }
@@ -34,7 +37,7 @@ OTHER_TASK = {  # what the data say instead when they are for another task
     "num_targets": ("num_classes", "it has classes, which are for --model modules.Classifier"),
     "num_classes": ("num_targets", "it has numbers to predict, which are for --model modules.Regressor"),
 }
-OPTIONAL = ("target_mean", "target_std")
+OPTIONAL = ("target_mean", "target_std", "bytes_per_token")
 
 
 def _first(data: Any, name: str, *others: Callable[[], Any]) -> Any:

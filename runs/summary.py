@@ -44,7 +44,7 @@ def print_summary(
     Args:
         summary: As in `summary.json`; what is missing or None is left out.
         folder: The run's folder; None when nothing was kept.
-        predict: Name of a file that the run's data could predict; empty where they read none.
+        predict: What `predict.py` could be given; empty where there is nothing.
         console: Where to print; the default is standard output.
         report: The run on one page.
     """
@@ -126,7 +126,7 @@ def next_commands(folder: Path, can_test: bool, predict: str) -> list[str]:
     logs = folder.parent.parent if folder.name.startswith("version_") else folder  # of a run that was moved, its own
     commands = [f"tensorboard --logdir {shlex.quote(str(logs))}"]
     commands += [f"python {script('test.py')} {run}"] * can_test
-    commands += [f"python {script('predict.py')} {run} {predict} --out predictions.csv"] * bool(predict)
+    commands += [f"python {script('predict.py')} {run} {predict}"] * bool(predict)
     return commands
 
 

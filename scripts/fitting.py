@@ -351,11 +351,17 @@ class FitCLI(CLI):
         if self.repairing and not lost:
             return  # there is another run to come
         report = self.report() if not lost else None
-        reads = hasattr(self.datamodule, "read_files")
-        example = getattr(self.datamodule, "example_file", "image.png") if reads else ""
-        print_summary(summary, folder, predict=example, report=report)
+        print_summary(summary, folder, predict=self._example(), report=report)
         if lost:
             raise UserError(f"{lost}; the training is done, and its end is not on the disk", status=1)
+
+    def _example(self) -> str:
+        """What `predict.py` could be given."""
+        if hasattr(self.model, "generate") and hasattr(self.datamodule, "tokenizer"):
+            return '--prompt "The "'
+        if hasattr(self.datamodule, "read_files"):
+            return f"{getattr(self.datamodule, 'example_file', 'image.png')} --out predictions.csv"
+        return ""
 
     def report(self) -> Path | None:
         """Make the run's page; without it a run is as good as with it."""

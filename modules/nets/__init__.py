@@ -1,7 +1,8 @@
 """The networks: plain `nn.Module`s that know nothing of Lightning."""
 
 from modules.nets.cnn import CNN
+from modules.nets.gpt import GPT
 from modules.nets.mlp import MLP
 from modules.nets.resnet import ResNet
 
-__all__ = ["CNN", "MLP", "ResNet"]
+__all__ = ["CNN", "GPT", "MLP", "ResNet"]

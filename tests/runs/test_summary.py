@@ -29,8 +29,11 @@ def printed(summary: dict[str, Any], folder: Path | None, **options: Any) -> str
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
+PREDICT = "image.png --out predictions.csv"
+
+
 def test_the_table_holds_what_the_summary_says() -> None:
-    lines = printed(SUMMARY, Path("logs/cnn/version_0"), predict="image.png").splitlines()
+    lines = printed(SUMMARY, Path("logs/cnn/version_0"), predict=PREDICT).splitlines()
     assert [line.split(maxsplit=2) if line[:4] == "best" else line.split(maxsplit=1) for line in lines[1:8]] == [
         ["best", "epoch", "3 of 0 to 7"],
         ["stopped", "trainer.max_epochs 8 reached"],
@@ -66,12 +69,12 @@ def test_commands_are_offered_only_for_what_can_be_done() -> None:
     folder = Path("logs/cnn/version_0")
     assert len(next_commands(folder, can_test=False, predict="")) == 1
     assert any("test.py" in line for line in next_commands(folder, can_test=True, predict=""))
-    assert not any("test.py" in line for line in next_commands(folder, can_test=False, predict="image.png"))
+    assert not any("test.py" in line for line in next_commands(folder, can_test=False, predict=PREDICT))
 
 
 def test_commands_can_be_pasted_whatever_the_folder_is_called() -> None:
     folder = Path("my logs/it's & more/version_0")
-    tensorboard, test, predict = map(shlex.split, next_commands(folder, can_test=True, predict="image.png"))
+    tensorboard, test, predict = map(shlex.split, next_commands(folder, can_test=True, predict=PREDICT))
     assert tensorboard == ["tensorboard", "--logdir", "my logs"]
     assert test == ["python", "scripts/test.py", str(folder)]
     assert predict[:3] == ["python", "scripts/predict.py", str(folder)]
