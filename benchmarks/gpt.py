@@ -10,7 +10,7 @@ rate of 0.001, and half a cosine to a tenth of it. It does nothing but train. Th
 with all that it watches and writes; further keys are passed on to it. The validation loss is that of all windows of the
 last tenth, for both.
 
-First both train for all steps, and the recipe for half of them; then both train for 300 steps in turn, as often as
+First both train for all steps, and the recipe for half of them; then both train for half of them in turn, as often as
 --rounds says, for the speeds, without their validations. The ratio is that of the medians.
 """
 
@@ -131,8 +131,8 @@ def main() -> None:
         print(f"{name:18} {steps:6} {loss:9.4f} {speed:9,.0f}", flush=True)
     speeds: dict[str, list[float]] = {"loop": [], "recipe": []}
     for _ in range(given.rounds):
-        speeds["loop"].append(loop(300)[1])
-        speeds["recipe"].append(recipe(300, more)[1])
+        speeds["loop"].append(loop(given.steps // 2)[1])
+        speeds["recipe"].append(recipe(given.steps // 2, more)[1])
     medians = {name: statistics.median(found) for name, found in speeds.items()}
     ratio = medians["recipe"] / medians["loop"]
     print(f"in turn: loop {medians['loop']:,.0f}, recipe {medians['recipe']:,.0f} tokens/s, ratio {ratio:.2f}")

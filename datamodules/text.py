@@ -208,19 +208,8 @@ class Text(Arrays):
 class PythonDocs(Text):
     """The topics of Python's own help, 0.5 MB of English that comes with every CPython (`pydoc_data.topics`)."""
 
-    def __init__(
-        self,
-        tokenizer: str = "bytes",
-        context: int = 64,
-        batch_size: int = 12,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.0,
-        eval_batch_size: int = 128,
-        cache_dir: str = "data/cache",
-    ) -> None:
-        super().__init__(
-            [], "*", tokenizer, context, batch_size, val_fraction, test_fraction, eval_batch_size, cache_dir
-        )
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__([], **kwargs)
 
     def key(self) -> str:
         return hashlib.sha256(b"".join(self.texts())).hexdigest()
