@@ -21,6 +21,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from callbacks.predictions import fitting, part_of, score_now, write_confusion
 
+SHOWN = 5  # metrics in the table of the HPARAMS tab
 CLASSES = 20  # of more classes only the one that is recognised worst has a curve
 
 
@@ -304,9 +305,12 @@ def log_best(log_dir: str | Path, metrics: Mapping[str, float], step: int) -> No
 
     Args:
         log_dir: The run's folder.
-        metrics: Best metrics by name.
+        metrics: Best metrics by name. The tab shows five; of more those of the test are left out, by which no
+            hyper-parameter should be chosen.
         step: The step of the best epoch.
     """
+    if len(metrics) > SHOWN:
+        metrics = {name: value for name, value in metrics.items() if not name.startswith("test")} or metrics
     _, _, end = hparams_summaries({}, {})
     with SummaryWriter(str(Path(log_dir, "best"))) as writer:
         writer._get_file_writer().add_summary(end)

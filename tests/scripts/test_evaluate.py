@@ -42,8 +42,9 @@ def test_the_numbers_and_the_checkpoint_are_printed(command: Command, trained: R
     result = command(stage, trained.folder)
     metrics = trained.summary[key]
     assert (result.status, result.err) == (0, "")
+    said = [f"{name} {metrics[f'{key}/{name}']:.4f}" for name in ("loss", "acc", "macro_f1", "macro_recall")]
     assert result.out.splitlines() == [
-        f"{key}  loss {metrics[f'{key}/loss']:.4f}, acc {metrics[f'{key}/acc']:.4f}",
+        f"{key}  {', '.join(said)}",
         f"      {trained.folder}/checkpoints/epoch001-step000038.ckpt",
     ]
 
@@ -110,7 +111,7 @@ def test_keys_of_the_run_are_overridden(command: Command, trained: Run) -> None:
     same = command("validate", trained.folder).out
     assert command("validate", trained.folder, "--data.split_seed", "5").out != same
     limited = command("test", trained.folder, "--data.eval_batch_size", "36", "--trainer.limit_test_batches", "1").out
-    correct = float(re.search(r"acc (\S+)", limited)[1]) * 36  # type: ignore[index]
+    correct = float(re.search(r"acc ([\d.]+)", limited)[1]) * 36  # type: ignore[index]
     assert correct == pytest.approx(round(correct), abs=36 * 0.00005 + 1e-9), "an accuracy of 36 images"
 
 

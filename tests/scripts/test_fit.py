@@ -122,7 +122,7 @@ def test_the_summary_holds_what_was_printed(command: Command) -> None:
     assert summary["stopped"] == "trainer.max_epochs 2 reached"
     assert summary["best_checkpoint"] == f"checkpoints/epoch00{best}-step0000{19 * (best + 1)}.ckpt"
     assert f"{summary['val']['val/loss']:.4f}" == f"{min(losses):.4f}"
-    assert set(summary["test"]) == {"test/loss", "test/acc"}
+    assert set(summary["test"]) == {f"test/{name}" for name in ("loss", "acc", "macro_recall", "macro_f1")}
     assert f"test             loss {summary['test']['test/loss']:.4f}, acc {summary['test']['test/acc']:.4f}" in out
     assert summary["seconds"] > 0
     assert summary["samples_per_second"] > 0
@@ -426,6 +426,6 @@ def test_ctrl_c_says_where_the_run_is_and_gives_its_signal_as_status(tmp_path: P
         fit.signal(signal.SIGINT)
         assert fit.end(60) == 128 + signal.SIGINT
     lines = fit.out.splitlines()
-    assert lines[-1] == f"to go on: python {script} --resume lightning_logs/cnn/version_0"
+    assert lines[-1] == f"to go on: python {shlex.quote(str(script))} --resume lightning_logs/cnn/version_0"
     assert re.fullmatch(r"stopped in epoch \d+, step \d+: lightning_logs/cnn/version_0/.*last.ckpt", lines[-2])
     assert (VERSION_0 / "checkpoints" / "last.ckpt").is_file()

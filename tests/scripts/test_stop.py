@@ -64,7 +64,7 @@ def check_told(fit: Fit, name: str) -> list[str]:
     (stopped,) = re.findall(r"^stopped in epoch \d+, step (\d+): (.*last.ckpt)$", fit.out, re.MULTILINE)
     state = torch.load(fit.folder / stopped[1], weights_only=True)
     assert state["global_step"] == int(stopped[0])
-    (command,) = re.findall(r"^to go on: python \S*scripts/fit.py (--resume .*)$", fit.out, re.MULTILINE)
+    (command,) = re.findall(r"^to go on: python .*scripts/fit.py'? (--resume .*)$", fit.out, re.MULTILINE)
     return shlex.split(command)
 
 
@@ -179,7 +179,7 @@ def test_two_processes_stop_together_when_the_second_hears_the_signal_and_go_on_
         assert fit.end() == 128 + signal.SIGUSR1
         assert not any(mark.startswith("train 12") for mark in fit.marks)
         assert fit.err == "", "the first process has heard nothing"
-        (resume,) = re.findall(r"^to go on: python \S*scripts/fit.py (--resume .*)$", fit.out, re.MULTILINE)
+        (resume,) = re.findall(r"^to go on: python .*scripts/fit.py'? (--resume .*)$", fit.out, re.MULTILINE)
         with running(tmp_path, *shlex.split(resume)) as again:
             assert (again.end(), again.err) == (0, "")
         assert (whole.end(), whole.err) == (0, "")
