@@ -40,7 +40,7 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
         if self._enabled:
-            self.console.print(_headline(trainer, pl_module), markup=False, soft_wrap=False)
+            self.print(_headline(trainer, pl_module))
             if trainer.fit_loop.restarted_mid_epoch:  # which has no start any more
                 self._start_bar(trainer)
 
@@ -135,7 +135,7 @@ class Progress(ProgressBar):
         """Print above the bar, however long it is; in a terminal folded between words, and indented from there on."""
         if self.console.is_terminal:
             args = tuple(_folded(str(arg), self.console.width) for arg in args)
-        self.console.print(*args, markup=False)
+        self.console.print(*args, markup=False, soft_wrap=True)
 
     def _print(self, line: str) -> None:
         if self.console.is_terminal and len(line) > self.console.width:

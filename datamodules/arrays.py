@@ -82,14 +82,6 @@ class Arrays(LightningDataModule):
         self._facts = dict(state_dict)
 
     @property
-    def class_counts(self) -> list[int]:
-        """Training samples of each class, of data that have classes."""
-        if not hasattr(self, "parts"):
-            self.load()
-        _, labels, indices = self.part("train")
-        return torch.bincount(labels[indices], minlength=len(self.facts["class_names"])).tolist()
-
-    @property
     def samples_of_step(self) -> int:
         """Training samples per step, over all devices together."""
         _, world_size = self.ranks
@@ -108,8 +100,12 @@ class Arrays(LightningDataModule):
         Raises:
             ValueError: A batch is larger than the training part, or the devices can't share it.
         """
+        if stage == "predict":
+            return
         if not hasattr(self, "parts"):
             self.load()
+        if stage != "fit":
+            return
         count, (_, world_size) = self.count("train"), self.ranks
         if self.batch_size > count:
             raise ValueError(
@@ -139,3 +135,25 @@ class Arrays(LightningDataModule):
         if self.files is None:
             raise ValueError("data: nothing to predict; call `read_files`, or set `files`")
         return self.files
+
+
+class Classes(Arrays):
+    """Samples of classes, whose names are in `facts["class_names"]`, in the order of the labels."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the labels."""
+        return self.facts["class_names"]
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training samples of each class, without those that are held out."""
+        if not hasattr(self, "parts"):
+            self.load()
+        _, labels, indices = self.part("train")
+        return torch.bincount(labels[indices], minlength=self.num_classes).tolist()

@@ -46,7 +46,7 @@ class Batches(SequentialSampler):
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self._start = 0
-        self._classes = [indices[labels[indices] == label] for label in labels[indices].unique()] if balanced else []
+        self._classes = _by_label(indices, labels[indices]) if balanced else []
 
     batch_sampler = None  # Lightning looks for the pair `sampler`, `batch_sampler` of a `DataLoader`
 
@@ -101,6 +101,12 @@ class Batches(SequentialSampler):
             # evaluation no sample is counted twice
             start, end = (len(order) * i // len(self) for i in (batch, batch + 1))
         return order[start:end][self.rank :: self.world_size]
+
+
+def _by_label(indices: Tensor, labels: Tensor) -> list[Tensor]:
+    """The indices of each label, in their order."""
+    ordered, places = labels.sort(stable=True)
+    return list(indices[places].split(ordered.unique_consecutive(return_counts=True)[1].tolist()))
 
 
 def _drawn(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from datamodules.arrays import Sampler
 from datamodules.augment import Augment
 from datamodules.images import Images
+from datamodules.splits import draw
 
 
 class ImageArrays(Images):
@@ -100,10 +100,8 @@ class ImageArrays(Images):
         if counts.min() < 2:
             name, count = class_names[int(counts.argmin())], ("no image", "a single image")[int(counts.min())]
             raise ValueError(f"data: class {name!r} has {count}, and training and validation need one each")
-        train, val = train_test_split(
-            np.arange(len(labels)), test_size=held_out, stratify=labels.numpy(), random_state=self.split_seed
-        )
-        return {"train": torch.from_numpy(np.sort(train)), "val": torch.from_numpy(np.sort(val))}
+        parts = draw(np.arange(len(labels)), {"val": held_out}, labels.numpy(), self.split_seed)
+        return {name: torch.from_numpy(indices) for name, indices in parts.items()}
 
 
 def _check_arrays(part: str, images: Tensor, labels: Tensor, classes: int) -> None:

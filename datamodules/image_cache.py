@@ -229,7 +229,8 @@ def _suffix(path: str) -> str:
 
 
 def _same(index: dict[str, Any], i: int, stat: list[int]) -> bool:
-    return index["stats"][i] == stat and stat[1] < index["written"] - FRESH
+    unread = stat[0] >= 0 and not index["hashes"][i]  # which may be allowed by now
+    return not unread and index["stats"][i] == stat and stat[1] < index["written"] - FRESH
 
 
 def _hashed(path: Path) -> tuple[str, bytes]:

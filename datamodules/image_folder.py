@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from datamodules.arrays import Sampler
@@ -19,6 +18,7 @@ from datamodules.image_cache import Cached, ImageCache
 from datamodules.image_lists import Listed, list_folder, list_table
 from datamodules.images import Images
 from datamodules.names import in_order, nearest
+from datamodules.splits import check_fractions, draw
 
 
 class ImageFolder(Images):
@@ -83,8 +83,7 @@ class ImageFolder(Images):
             raise ValueError(f"data.size: {size} is no number of pixels, and no two of them")
         if channels not in (1, 3):
             raise ValueError(f"data.channels: {channels} is neither 1 (grey) nor 3 (colours)")
-        if not 0 <= test_fraction < 1 or val_fraction + test_fraction >= 1:
-            raise ValueError(f"data.test_fraction: {test_fraction} is outside [0, {1 - val_fraction:g})")
+        check_fractions(val_fraction, test_fraction)
         if max_bad_files < 0:
             raise ValueError(f"data.max_bad_files: {max_bad_files} is below 0")
         if num_workers is not None and num_workers < 1:
@@ -94,12 +93,6 @@ class ImageFolder(Images):
         self.size, self.channels, self.fit = sides, channels, known_fit(fit)
         self.test_fraction, self.max_bad_files = test_fraction, max_bad_files
         self.num_workers, self.cache_dir = num_workers, Path(cache_dir).expanduser()
-
-    # ---- Lightning's hooks
-
-    def setup(self, stage: str) -> None:
-        if stage != "predict":
-            super().setup(stage)
 
     def part(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         return self.images, self.labels, self.parts[name]
@@ -123,12 +116,16 @@ class ImageFolder(Images):
         """Decode what is not decoded yet, divide the images, and learn their moments."""
         listed = self.list_images()
         if listed.strays:
-            _warn(f"{_count(listed.strays, 'image')} of {self.root} in no class's folder: {_few(listed.strays)}")
+            _warn(
+                f"{_count(listed.strays, 'image')} of {self.root} in no class's folder, left out: {_few(listed.strays)}"
+            )
         threads = self.num_workers or len(_cores())
         cache = ImageCache(self.cache_dir, self.root, self.channels, self.size, self.fit, threads)
         cached = cache.open(listed.paths)
         self._check_bad_files(listed.paths, cached.reasons, cache.folder)
         names = self._facts.get("class_names") or _trained_classes(listed)
+        if not names:
+            raise ValueError(f"data.root: {self.root} has no images to train on")
         self.labels = self._label(listed, names, cached)
         self.images = torch.from_numpy(cached.pixels)
         self.parts = self._divide(listed, cached, names)
@@ -184,13 +181,13 @@ class ImageFolder(Images):
         shares = {}
         if not any(map(len, parts.values())):
             shares = {"test": self.test_fraction, "val": self.val_fraction}
-        elif not len(parts["val"]):
+        elif not len(parts["val"]) and len(parts["train"]):
             shares, rest = {"val": self.val_fraction}, parts["train"]
         if shares:
             parts |= self._draw(rest, cached.hashes, shares, names)
         self._check_parts(parts, names)
         self._warn_of_leaks(parts, cached.hashes, listed.paths)
-        return {name: torch.from_numpy(indices) for name, indices in parts.items() if len(indices)}
+        return {name: torch.from_numpy(parts[name]) for name in parts if name == "train" or len(parts[name])}
 
     def _draw(
         self, rest: np.ndarray, hashes: Sequence[str], shares: dict[str, float], names: list[str]
@@ -200,32 +197,30 @@ class ImageFolder(Images):
         groups: dict[str, list[int]] = {}
         for i in rest.tolist():
             groups.setdefault(hashes[i], []).append(i)
-        first = np.array([members[0] for members in groups.values()])
+        first = np.array([members[0] for members in groups.values()], dtype=np.int64)
         counts, needed = np.bincount(labels[first], minlength=len(names)), 1 + sum(map(bool, shares.values()))
         if counts.min() < needed:
             name, n = names[int(counts.argmin())], int(counts.min())
             raise ValueError(
                 f"data.root: class {name!r} has {_count(n, 'image')}, and each of {needed} parts needs one"
             )
-        drawn, total = {}, len(first)
-        for name, share in shares.items():
-            if not share:
-                continue
-            size = round(share * total)
-            if not len(names) <= size <= len(first) - len(names):
+        sizes, left = {name: round(share * len(first)) for name, share in shares.items()}, len(first)
+        for name, size in sizes.items():
+            left -= size
+            if shares[name] and min(size, left) < len(names):
                 raise ValueError(
-                    f"data.{name}_fraction: {share} holds out {size} of {total} images, and each part needs at least "
-                    f"one of each of the {len(names)} classes"
+                    f"data.{name}_fraction: {shares[name]} holds out {size} of {len(first)} images, and each part "
+                    f"needs at least one of each of the {len(names)} classes"
                 )
-            first, held = train_test_split(first, test_size=size, stratify=labels[first], random_state=self.split_seed)
-            drawn[name] = held
-        drawn["train"] = first
+        drawn = draw(first, sizes, labels[first], self.split_seed)
         return {
             name: np.sort(np.concatenate([groups[hashes[i]] for i in chosen.tolist()]))
             for name, chosen in drawn.items()
         }
 
     def _check_parts(self, parts: dict[str, np.ndarray], names: list[str]) -> None:
+        if self._facts:  # of a run that is done, which may be tested on images of other places
+            return
         counts = np.bincount(self.labels.numpy()[parts["train"]], minlength=len(names))
         if len(names) < 2:
             raise ValueError(f"data.root: {self.root} has a single class, {names[0]!r}; each class needs a folder")

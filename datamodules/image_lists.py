@@ -53,7 +53,7 @@ def list_folder(root: Path) -> Listed:
     known = [name for name in folders if name.lower() in PARTS]
     parts = {PARTS[name.lower()] for name in known}
     # a class may be called train, among vehicles say: it takes a second part to make the first one
-    divided = "train" in parts and (len(parts) > 1 or len(folders) == 1)
+    divided = ("train" in parts and len(parts) > 1) or len(parts) == len(folders) == 1
     if divided and len(known) < len(folders):
         others = ", ".join(name for name in folders if name not in known)
         raise ValueError(f"data.root: {root} has {', '.join(known)} beside {others}; parts and classes don't mix")

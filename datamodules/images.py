@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.arrays import Arrays, Sampler, known_sampler
+from datamodules.arrays import Classes, Sampler, known_sampler
 from datamodules.augment import Augment
 from datamodules.batches import mix_seed
 from datamodules.files import Fit, ImageFiles
+from datamodules.splits import check_fractions
 
 
-class Images(Arrays):
+class Images(Classes):
     """Labelled images that are stored as uint8, and normalised and augmented on the device.
 
     Mean and standard deviation are those of the training part, per channel. It tells a network what it needs to know:
@@ -42,8 +43,7 @@ class Images(Arrays):
     ) -> None:
         super().__init__(batch_size, eval_batch_size)
         self.sampler = known_sampler(sampler)
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"data.val_fraction: {val_fraction} is outside (0, 1)")
+        check_fractions(val_fraction)
         if not 0 <= split_seed < 2**32:
             raise ValueError(f"data.split_seed: {split_seed} is outside [0, 4294967295]")
         self.val_fraction, self.split_seed, self.augment = val_fraction, split_seed, augment
@@ -60,16 +60,6 @@ class Images(Arrays):
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return tuple(self.facts["image_size"])
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes in the training images."""
-        return len(self.facts["class_names"])
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes, in the order of the labels."""
-        return self.facts["class_names"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

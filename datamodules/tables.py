@@ -9,11 +9,11 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from datamodules.arrays import Arrays, Sampler, known_sampler
+from datamodules.arrays import Arrays, Classes, Sampler, known_sampler
 from datamodules.names import in_order, nearest
+from datamodules.splits import check_fractions, draw
 from datamodules.table_columns import Columns, Numbers, Scale, find_kinds
 from datamodules.table_files import Frame, TableFile, to_texts
 from datamodules.table_rows import TableRows
@@ -77,13 +77,7 @@ class Table(Arrays):
         ):
             if value < least:
                 raise ValueError(f"data.{name}: {value} is below {least}")
-        for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not (share > 0 or (share == 0 and name == "test_fraction")) or share >= 1:
-                raise ValueError(f"data.{name}: {share} is outside {'[' if name == 'test_fraction' else '('}0, 1)")
-        if val_fraction + test_fraction >= 1:
-            raise ValueError(
-                f"data.val_fraction: {val_fraction} and test_fraction {test_fraction} leave nothing to train on"
-            )
+        check_fractions(val_fraction, test_fraction)
         if scale not in get_args(Scale):
             raise ValueError(f"data.scale: {scale!r} is unknown; allowed are {', '.join(get_args(Scale))}")
         self.path = path
@@ -156,10 +150,6 @@ class Table(Arrays):
 
     # ---- Lightning's hooks
 
-    def setup(self, stage: str) -> None:
-        if stage != "predict":
-            super().setup(stage)
-
     def part(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         return self.inputs, self.labels, self.parts[name]
 
@@ -215,24 +205,16 @@ class Table(Arrays):
 
     def _split(self, labels: Tensor) -> dict[str, Tensor]:
         count, strata = len(labels), self.strata(labels)
-        sizes = {"val": round(self.val_fraction * count), "test": round(self.test_fraction * count)}
-        sizes["train"] = count - sizes["val"] - sizes["test"]
+        sizes = {"test": round(self.test_fraction * count), "val": round(self.val_fraction * count)}
         least = 1 if strata is None else int(strata.max()) + 1
-        for name, size in sizes.items():
+        for name, size in {**sizes, "train": count - sum(sizes.values())}.items():
             if size < least and not (name == "test" and not self.test_fraction):
                 raise ValueError(
                     f"data.{'val' if name == 'train' else name}_fraction: the {name} part has {size} of {count} rows, "
                     f"and needs at least {least}"
                 )
-        rest, parts = np.arange(count), {}
-        for name in ("test", "val"):
-            if sizes[name]:
-                groups = None if strata is None else strata[rest]
-                rest, held = train_test_split(
-                    rest, test_size=sizes[name], stratify=groups, random_state=self.split_seed
-                )
-                parts[name] = torch.from_numpy(np.sort(held))
-        return {"train": torch.from_numpy(np.sort(rest)), **parts}
+        parts = draw(np.arange(count), sizes, strata, self.split_seed)
+        return {name: torch.from_numpy(rows) for name, rows in parts.items()}
 
     def _fit(self, source: TableFile | Frame, rows: np.ndarray) -> None:
         """Fit imputation, scaling and encoding on rows of the training part."""
@@ -327,7 +309,7 @@ class TableRegression(Table):
         return {"target_mean": labels.double().mean(0).tolist(), "target_std": std.tolist()}
 
 
-class TableClassification(Table):
+class TableClassification(Table, Classes):
     """A table of which one column of kinds is to be predicted.
 
     It tells a module what it needs to know: `num_classes`, `class_names` and `class_counts`. Each part has its share of
@@ -342,16 +324,6 @@ class TableClassification(Table):
         super().__init__(path, target, *args, **kwargs)
         self.sampler = known_sampler(sampler)
         self._codes: dict[str, int] = {}  # of the classes, in the order in which they came up
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes, in the order of the labels."""
-        return self.facts["class_names"]
 
     def encode(self, columns: list[pd.Series], numbers: Numbers) -> np.ndarray:
         texts = to_texts(columns[0])

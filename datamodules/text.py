@@ -11,6 +11,7 @@ from torch import Tensor
 
 from datamodules.arrays import Arrays
 from datamodules.batches import Batches, mix_seed
+from datamodules.splits import check_fractions
 from datamodules.token_files import (
     Bytes,
     HuggingFace,
@@ -104,10 +105,7 @@ class Text(Arrays):
         super().__init__(batch_size, eval_batch_size)
         if context < 1:
             raise ValueError(f"data.context: {context} is not a positive number")
-        if not 0 < val_fraction < 1 or not 0 <= test_fraction < 1 or val_fraction + test_fraction >= 1:
-            raise ValueError(
-                f"data.val_fraction: {val_fraction} and test_fraction {test_fraction} leave nothing to train on"
-            )
+        check_fractions(val_fraction, test_fraction)
         self.paths = [Path(name).expanduser() for name in ([path] if isinstance(path, str) else path)]
         self.pattern, self.tokenizer_file = pattern, tokenizer
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
@@ -191,15 +189,14 @@ class Text(Arrays):
         self.parts = {"train": tokens[:first], "val": tokens[first:second]}
         if self.test_fraction:
             self.parts["test"] = tokens[second:]
-        context = self._facts.get("context", self.window)
         for name, part in self.parts.items():
-            if not _windows(len(part), context, shuffled=name == "train"):
+            if not self.count(name):
                 raise ValueError(
-                    f"data.context: {context} tokens, and the {name} part has {len(part):,} of them: no window"
+                    f"data.context: {self.context} tokens, and the {name} part has {len(part):,} of them: no window"
                 )
         if not self._facts:
             self._facts = {
-                "context": context,
+                "context": self.context,
                 "bytes_per_token": size / len(tokens),
                 "tokenizer": self.tokenizer.state(),
             }

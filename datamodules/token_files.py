@@ -122,21 +122,33 @@ def tokens_of(
         OSError: It can't be written.
     """
     name = hashlib.sha256(f"{FORMAT} {key}".encode()).hexdigest()[:16]
-    file, about = folder / f"tokens-{name}.npy", folder / f"tokens-{name}.json"
-    if not about.exists():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f".tokens-{name}.lock"):
-                if not about.exists():
-                    _write(texts(), tokenizer, file, about)
-        except OSError as error:
-            raise OSError(f"data.cache_dir: can't write to {folder} ({error.strerror or error})") from error
-    described = json.loads(about.read_text(encoding="utf-8"))
-    if not described["tokens"]:  # of which there is no file to be mapped
-        return np.empty(0, np.uint8), 0
-    # copied when written to, which nobody does: torch takes no array that forbids it
-    tokens = np.memmap(file, np.dtype(described["dtype"]), "c", shape=(described["tokens"],))
-    return tokens, described["bytes"]
+    file, about = folder / f"tokens-{name}.bin", folder / f"tokens-{name}.json"
+    if (found := _read(file, about)) is not None:
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".tokens-{name}.lock"):
+            if (found := _read(file, about)) is None:  # another process may have written it meanwhile
+                _write(texts(), tokenizer, file, about)
+                found = _read(file, about)
+    except OSError as error:
+        raise OSError(f"data.cache_dir: can't write to {folder} ({error.strerror or error})") from error
+    assert found is not None
+    return found
+
+
+def _read(file: Path, about: Path) -> tuple[np.ndarray, int] | None:
+    """Tokens and bytes, where both files are there and whole."""
+    try:
+        described = json.loads(about.read_text(encoding="utf-8"))
+        dtype, count = np.dtype(described["dtype"]), described["tokens"]
+        if file.stat().st_size != count * dtype.itemsize:
+            return None
+        # copied when written to, which nobody does: torch takes no array that forbids it; of nothing there is no map
+        tokens = np.memmap(file, dtype, "c", shape=(count,)) if count else np.empty(0, dtype)
+        return tokens, described["bytes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _write(texts: Iterator[bytes], tokenizer: Tokenizer, file: Path, about: Path) -> None:

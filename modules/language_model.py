@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn import functional as F
 
 from modules.metrics import Mean
@@ -21,7 +22,7 @@ class LanguageModel(Task):
 
     Args:
         net: The network, tokens `(N, T)` int64 to the logits of each next one, `(N, T, vocab_size)`. To write text with
-            a cache of keys and values, it takes a second argument, a list that it fills.
+            keys and values kept, it takes an argument `cache`, a list that it fills.
         vocab_size: Number of tokens. Comes from the data.
         bytes_per_token: Length of the text over that of its tokens. Comes from the data.
         compile: Compile the network with `torch.compile`: the first steps take about half a minute, the others less.
@@ -42,7 +43,11 @@ class LanguageModel(Task):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens `(N, T)` int64 to logits `(N, T, vocab_size)`."""
-        return self.net(tokens)
+        try:
+            return self.net(tokens)
+        except TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"model.compile: torch.compile fails here ({reason}); set it to false") from error
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch `(tokens, next tokens)`, both `(N, T)` int64."""
@@ -87,7 +92,7 @@ class LanguageModel(Task):
             generator: On the CPU, for the same text on each device.
         """
         context = getattr(self.net, "context", None) or len(prompt) + tokens
-        caching = len(inspect.signature(self.net.forward).parameters) > 1
+        caching = "cache" in inspect.signature(self.net.forward).parameters
         past = new = prompt[-context:].tolist()
         cache: list[Any] = []
         for _ in range(tokens):
@@ -95,7 +100,7 @@ class LanguageModel(Task):
                 past = new = past[-max(1, context // 2) :]
                 cache = []
             inputs = torch.tensor([new if caching else past], device=self.device)
-            logits = (self.net(inputs, cache) if caching else self.net(inputs))[0, -1].float().cpu()
+            logits = (self.net(inputs, cache=cache) if caching else self.net(inputs))[0, -1].float().cpu()
             if temperature == 0:
                 token = int(logits.argmax())
             else:

@@ -89,6 +89,51 @@ def line_chart(
             drawn.append(Line(line.name, *thinned(line.x, y, most), line.style))
     if not drawn:
         return Markup("")
+    axes = _axes(drawn, log, mark, from_zero)
+    head = (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" '
+        f'data-x="{escape(x_name)}" data-unit="{escape(unit)}" data-left="{axes.edge}" data-right="{WIDTH - RIGHT}" '
+        f'data-first="{axes.left:.10g}" data-last="{axes.right:.10g}">'
+    )
+    marked = _marked(axes, mark) if mark else []
+    parts = [head, *_grid(axes), *marked, *(_path(axes, line) for line in drawn)]
+    return Markup("".join([*parts, '<path class="cursor" d=""/></svg>']))
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Where values are in a chart.
+
+    Args:
+        edge: Where the x axis begins, in units of the drawing.
+        left: The first value there.
+        right: The last one.
+        bottom: The lowest value of the y axis.
+        top: The highest one.
+        ticks: Of the y axis.
+        log: Whether it is logarithmic.
+    """
+
+    edge: float
+    left: float
+    right: float
+    bottom: float
+    top: float
+    ticks: Sequence[float]
+    log: bool
+
+    def x(self, x: np.ndarray | float) -> np.ndarray:
+        """Places of values along the x axis."""
+        return self.edge + (np.asarray(x) - self.left) / (self.right - self.left) * (WIDTH - self.edge - RIGHT)
+
+    def y(self, y: np.ndarray | float) -> np.ndarray:
+        """Places of values along the y axis, from above."""
+        y = np.log10(np.maximum(y, self.bottom)) if self.log else np.asarray(y)
+        low, high = (math.log10(self.bottom), math.log10(self.top)) if self.log else (self.bottom, self.top)
+        return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+
+def _axes(drawn: Sequence[Line], log: bool | None, mark: Mark | None, from_zero: bool) -> Axes:
     values = np.concatenate([line.y[np.isfinite(line.y)] for line in drawn])
     if log is None and not from_zero:
         log = bool(values.min() > 0 and values.max() / 30 > values.min())
@@ -101,49 +146,45 @@ def line_chart(
         bottom, ticks = 0.0, [tick for tick in ticks if tick >= 0]
     edge = max([LEFT, *(8 + 7 * len(short(tick)) for tick in ticks)])
     ends = [at for line in drawn for at in (line.x.min(), line.x.max())] + ([mark.x] if mark else [])
-    first, last = min(ends), max(ends)
-    left, right = (float(first), float(last)) if first < last else (first - 0.5, first + 0.5)
+    first, last = float(min(ends)), float(max(ends))
+    left, right = (first, last) if first < last else (first - 0.5, first + 0.5)
+    return Axes(edge, left, right, bottom, top, ticks, log)
 
-    def place_x(x: np.ndarray | float) -> np.ndarray:
-        return edge + (np.asarray(x) - left) / (right - left) * (WIDTH - edge - RIGHT)
 
-    def place_y(y: np.ndarray | float) -> np.ndarray:
-        y = np.log10(np.maximum(y, bottom)) if log else np.asarray(y)
-        low, high = (math.log10(bottom), math.log10(top)) if log else (bottom, top)
-        return TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}" '
-        f'data-x="{escape(x_name)}" data-unit="{escape(unit)}" data-left="{edge}" data-right="{WIDTH - RIGHT}" '
-        f'data-first="{left:.10g}" data-last="{right:.10g}">'
-    ]
-    for tick in ticks:
-        at = float(place_y(tick))
-        parts.append(f'<path class="grid" d="M{edge} {at:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{edge - 6}" y="{at + 3.5:.1f}" text-anchor="end">{short(tick)}</text>')
-    steps = [tick for tick in _ticks(left, right, 5) if left <= tick <= right and float(tick).is_integer()]
-    for tick in steps or [first]:
-        at = float(place_x(tick))
+def _grid(axes: Axes) -> list[str]:
+    parts = []
+    for tick in axes.ticks:
+        at = float(axes.y(tick))
+        parts.append(f'<path class="grid" d="M{axes.edge} {at:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(
+            f'<text class="tick" x="{axes.edge - 6}" y="{at + 3.5:.1f}" text-anchor="end">{short(tick)}</text>'
+        )
+    whole = [t for t in _ticks(axes.left, axes.right, 5) if axes.left <= t <= axes.right and float(t).is_integer()]
+    for tick in whole or [axes.left if axes.left.is_integer() else (axes.left + axes.right) / 2]:
+        at = float(axes.x(tick))
         parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 7}" text-anchor="middle">{short(tick)}</text>')
-    if mark:
-        at = float(place_x(mark.x))
-        parts.append(f'<path class="mark" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
-        side, shift = ("end", 4) if at > WIDTH / 2 else ("start", -4)
-        parts.append(
-            f'<text class="marked" x="{at + shift:.1f}" y="{TOP - 6}" text-anchor="{side}">{escape(mark.label)}</text>'
-        )
-    for line in drawn:
-        look = f'style="stroke:{line.style}"' if line.style.startswith("#") else f'class="line {line.style}"'
-        look = look.replace("style=", 'class="line" style=')
-        if np.isfinite(line.y).sum() == 1:
-            look = look.replace('class="', 'class="point ')
-        xs, ys = " ".join(f"{x:g}" if x < 1e6 else str(int(x)) for x in line.x), " ".join(f"{y:.5g}" for y in line.y)
-        parts.append(
-            f'<path {look} d="{path_of(place_x(line.x), place_y(line.y))}" data-name="{escape(line.name)}" '
-            f'data-xs="{xs}" data-ys="{ys}"><title>{escape(line.name)}</title></path>'
-        )
-    parts.append('<path class="cursor" d=""/></svg>')
-    return Markup("".join(parts))
+    return parts
+
+
+def _marked(axes: Axes, mark: Mark) -> list[str]:
+    at = float(axes.x(mark.x))
+    side, shift = ("end", 4) if at > WIDTH / 2 else ("start", -4)
+    return [
+        f'<path class="mark" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>',
+        f'<text class="marked" x="{at + shift:.1f}" y="{TOP - 6}" text-anchor="{side}">{escape(mark.label)}</text>',
+    ]
+
+
+def _path(axes: Axes, line: Line) -> str:
+    look = f'style="stroke:{line.style}"' if line.style.startswith("#") else f'class="line {line.style}"'
+    look = look.replace("style=", 'class="line" style=')
+    if np.isfinite(line.y).sum() == 1:
+        look = look.replace('class="', 'class="point ')
+    xs, ys = " ".join(f"{x:g}" if x < 1e6 else str(int(x)) for x in line.x), " ".join(f"{y:.5g}" for y in line.y)
+    return (
+        f'<path {look} d="{path_of(axes.x(line.x), axes.y(line.y))}" data-name="{escape(line.name)}" '
+        f'data-xs="{xs}" data-ys="{ys}"><title>{escape(line.name)}</title></path>'
+    )
 
 
 def floor_of(positive: np.ndarray) -> float:

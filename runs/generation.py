@@ -42,12 +42,13 @@ def write_text(module: Any, data: Any, given: Any) -> Iterator[str]:
         raise UserError("--prompt: it is empty; a line break will do: --prompt $'\\n'")
     generator = torch.Generator().manual_seed(given.seed)
     start = torch.from_numpy(prompt.astype("int64"))
-    decoder, written, tokens = codecs.getincrementaldecoder("utf-8")("replace"), b"", []
+    decoder, tokens, begin, end = codecs.getincrementaldecoder("utf-8")("replace"), [], 0, 0
     for token in module.generate(start, given.tokens, given.temperature, given.top_k, generator):
         tokens.append(token)
-        # the whole is decoded each time: what a token stands for may depend on its neighbours
-        now = data.tokenizer.decode(tokens)
-        if now.startswith(written) and not now.endswith("\ufffd".encode()):
-            yield decoder.decode(now[len(written) :])
-            written = now
-    yield decoder.decode(data.tokenizer.decode(tokens)[len(written) :], final=True)
+        # what a token stands for may depend on those before it: the last piece is decoded with the one before
+        before, now = data.tokenizer.decode(tokens[begin:end]), data.tokenizer.decode(tokens[begin:])
+        if len(now) > len(before) and not now.endswith("\ufffd".encode()):
+            yield decoder.decode(now[len(before) :])
+            begin, end = end, len(tokens)
+    before, now = data.tokenizer.decode(tokens[begin:end]), data.tokenizer.decode(tokens[begin:])
+    yield decoder.decode(now[len(before) :], final=True)

@@ -2,8 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Container, Sequence
-from contextlib import suppress
+from collections.abc import Container, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,11 @@ from runs.files import YAML_LOADER
 
 # what a module or its network may need to know of the data: each is an argument of theirs, and an attribute of the
 # datamodule of the same name, or follows from others
-DATA_FACTS: dict[str, Callable[[Any], Any]] = {
-    "in_channels": lambda data: getattr(data, "in_channels", None),
-    "image_size": lambda data: getattr(data, "image_size", None),
-    "num_classes": lambda data: getattr(data, "num_classes", None),
-    "num_targets": lambda data: getattr(data, "num_targets", None),
-    "in_features": lambda data: _first(data, "in_features", lambda: data.in_channels * prod(data.image_size)),
-    "num_outputs": lambda data: _first(data, "num_outputs", lambda: data.num_targets, lambda: data.num_classes),
-    "vocab_size": lambda data: getattr(data, "vocab_size", None),
-    "context": lambda data: getattr(data, "context", None),
-    "bytes_per_token": lambda data: getattr(data, "bytes_per_token", None),
-    "target_mean": lambda data: getattr(data, "target_mean", None),
-    "target_std": lambda data: getattr(data, "target_std", None),
-}
+DATA_FACTS = (
+    *("in_channels", "image_size", "num_classes"),
+    *("in_features", "num_outputs", "num_targets", "target_mean", "target_std"),
+    *("vocab_size", "context", "bytes_per_token"),
+)
 NLL = "gaussian_nll"  # the loss that takes a mean and a variance for each target
 OTHER_TASK = {  # what the data say instead when they are for another task
     "num_targets": ("num_classes", "it has classes, which are for --model modules.Classifier"),
@@ -40,14 +31,14 @@ OTHER_TASK = {  # what the data say instead when they are for another task
 OPTIONAL = ("target_mean", "target_std", "bytes_per_token")
 
 
-def _first(data: Any, name: str, *others: Callable[[], Any]) -> Any:
-    """An attribute of the datamodule, or the first of the others that can be had."""
+def fact_of(data: Any, name: str) -> Any:
+    """What a datamodule says of itself, or what follows from it; None where it says nothing."""
     if (value := getattr(data, name, None)) is not None:
         return value
-    for other in others:
-        with suppress(AttributeError):
-            if (value := other()) is not None:
-                return value
+    if name == "in_features" and hasattr(data, "in_channels"):
+        return data.in_channels * prod(data.image_size)
+    if name == "num_outputs":
+        return getattr(data, "num_targets", None) or getattr(data, "num_classes", None)
     return None
 
 
@@ -130,7 +121,7 @@ def _fact(parser: Parser, key: str) -> Any:
             if parser.data_state is not None and data is not None:
                 data.load_state_dict(parser.data_state)
             if value is None:
-                value = DATA_FACTS[name](data)
+                value = fact_of(data, name)
                 if name == "num_outputs" and value and parser.instantiated.get("model.init_args.loss") == NLL:
                     value *= 2
         except Exception as error:
@@ -139,7 +130,7 @@ def _fact(parser: Parser, key: str) -> Any:
         if value is None and name not in OPTIONAL:
             short = key.replace("init_args.", "")
             hint = "set it in the config"
-            if (other := OTHER_TASK.get(name)) and DATA_FACTS[other[0]](data) is not None:
+            if (other := OTHER_TASK.get(name)) and fact_of(data, other[0]) is not None:
                 hint = other[1]
             # jsonargparse would wrap it, too
             parser.failure = UserError(f"{short}: {type(data).__name__} has no `{name}` to fill it with; {hint}")

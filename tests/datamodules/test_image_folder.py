@@ -200,7 +200,7 @@ def test_images_that_are_the_same_are_drawn_into_the_same_part() -> None:
         (["a", "b"], {"size": (3, 0)}, "data.size: (3, 0) is no number of pixels"),
         (["a", "b"], {"channels": 2}, "data.channels: 2 is neither 1 (grey) nor 3 (colours)"),
         (["a", "b"], {"fit": "cut"}, "data.fit: 'cut' is unknown; allowed are crop, pad, stretch"),
-        (["a", "b"], {"test_fraction": 0.9}, "data.test_fraction: 0.9 is outside [0, 0.85)"),
+        (["a", "b"], {"test_fraction": 0.9}, "data.val_fraction: 0.15 and test_fraction 0.9 leave nothing to train on"),
         (["a", "b"], {"sampler": "even"}, "data.sampler: 'even' is unknown; allowed are shuffle, balanced"),
         (["a", "b"], {"num_workers": 0}, "data.num_workers: 0 is below 1"),
         (["a", "b"], {"max_bad_files": -1}, "data.max_bad_files: -1 is below 0"),

@@ -287,3 +287,9 @@ def test_a_column_of_names_is_told(tmp_path: Path) -> None:
     frame().drop(columns="same").assign(name=[f"house {i}" for i in range(ROWS)]).to_csv(path, index=False)
     with pytest.warns(UserWarning, match=r"column 'name' has 140 different texts in 140 rows, .*; --data.drop leaves"):
         TableRegression(str(path), "price").setup("fit")
+
+
+def test_only_classes_are_counted() -> None:
+    assert not hasattr(Diabetes(), "class_counts")
+    found = BreastCancer()
+    assert sum(found.class_counts) == len(found.parts["train"])

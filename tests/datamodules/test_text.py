@@ -94,7 +94,7 @@ def test_files_of_a_folder_are_joined_and_read_in_parts(monkeypatch: pytest.Monk
 
 def test_tokens_are_made_once_and_again_when_the_text_changes() -> None:
     ready()
-    (file,) = Path("data/cache").glob("tokens-*.npy")
+    (file,) = Path("data/cache").glob("tokens-*.bin")
     made = file.stat().st_mtime_ns
     ready()
     assert file.stat().st_mtime_ns == made
@@ -148,7 +148,7 @@ def test_the_default_is_the_help_of_python() -> None:
         ({"context": 0}, "data.context: 0 is not a positive number"),
         ({"context": 4000}, "data.context: 4000 tokens, and the val part has 3,"),
         ({"batch_size": 99999}, "data.batch_size: 99999 is larger than the training part; allowed are 1 to "),
-        ({"val_fraction": 1.0}, "data.val_fraction: 1.0 and test_fraction 0.0 leave nothing to train on"),
+        ({"val_fraction": 1.0}, "data.val_fraction: 1.0 is outside (0, 1)"),
         ({"tokenizer": "my.json"}, "data.tokenizer: can't read my.json (No such file or directory); or: bytes"),
     ],
 )
@@ -164,3 +164,13 @@ def test_a_file_that_is_no_tokenizer_is_told() -> None:
     Path("my.json").write_text("{}")
     with pytest.raises(ValueError, match=r"^data.tokenizer: my.json is no tokenizer.json \("):
         ready(tokenizer="my.json")
+
+
+def test_tokens_that_were_cut_off_are_made_again() -> None:
+    ready()
+    (file,) = Path("data/cache").glob("tokens-*.bin")
+    file.write_bytes(file.read_bytes()[:100])
+    assert bytes(ready().parts["train"][:6]) == text()[:6]
+    (about,) = Path("data/cache").glob("tokens-*.json")
+    about.write_text("{")
+    assert len(ready().parts["train"]) > 1000

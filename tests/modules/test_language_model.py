@@ -117,3 +117,24 @@ def test_tokens_are_drawn_by_their_probabilities() -> None:
 def test_a_network_of_another_shape_is_named() -> None:
     with pytest.raises(ValueError, match=r"^model.net: Embedding gives \(3, 8, 4\) for \(3, 8\) of 11 tokens$"):
         quick_trainer().fit(still(nn.Embedding(VOCAB, 4)), batches(3), batches(3))
+
+
+def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> None:
+        raise RuntimeError("no such compiler\nand more")
+
+    def compile_in_vain(net: Any) -> None:
+        net._compiled_call_impl = torch.compile(net._call_impl, backend=fail)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_in_vain)
+    with pytest.raises(ValueError, match=r"^model\.compile: torch\.compile fails here \(.*\); set it to false$"):
+        quick_trainer().fit(still(gpt(), compile=True), batches(3), batches(3))
+
+
+def test_a_second_argument_that_is_no_cache_is_left_alone() -> None:
+    class Masked(Counting):
+        def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+            assert mask is None
+            return super().forward(tokens)
+
+    assert list(LanguageModel(Masked(), VOCAB).generate(torch.tensor([1]), 7)) == [2, 3, 4, 5, 6, 7, 8]

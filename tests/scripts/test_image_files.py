@@ -31,6 +31,14 @@ def test_the_recipe_trains_tests_and_predicts(command: Command) -> None:
     result = command("predict", "images", "data/digits/test")
     rows = list(csv.DictReader(io.StringIO(result.out)))
     assert len(rows) == 360
+    # other images, which have no part to train on
+    Path("data/digits/test").rename("data/test")
+    Path("others").mkdir()
+    Path("data/test").rename("others/test")
+    other = command("test", "images", "--data.root=others")
+    assert other.err == ""
+    assert tested.out.splitlines()[0] == other.out.splitlines()[-2]
+    assert command("fit", *QUICK, "--data.root=others").err == "error: data.root: others has no images to train on\n"
     right = sum(row["prediction"] == Path(row["file"]).parent.name for row in rows)
     assert right / 360 == pytest.approx(summary["test"]["test/acc"], abs=1e-6)
 
