@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 from torch.nn import functional as F
 
 from modules.metrics import Mean
@@ -43,6 +42,10 @@ class LanguageModel(Task):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens `(N, T)` int64 to logits `(N, T, vocab_size)`."""
+        if not self.compile_net:
+            return self.net(tokens)
+        from torch._dynamo.exc import TorchDynamoException  # who compiles nothing does not wait for it
+
         try:
             return self.net(tokens)
         except TorchDynamoException as error:

@@ -82,7 +82,10 @@ def test_every_script_command_of_the_readme_runs(clone: Path) -> None:
     assert len(lines) >= 10
     first = f"python scripts/fit.py{README.split('python scripts/fit.py')[1].splitlines()[0]}"
     long = ("--print", "--resume")
-    shorter = {"gpt.yaml": " --trainer.max_steps 20 --trainer.val_check_interval 20"}
+    shorter = {
+        "gpt.yaml": " --trainer.max_steps 20 --trainer.val_check_interval 20",
+        "images.yaml": " --trainer.max_epochs 1 --trainer.limit_train_batches 2",
+    }
     short = [
         line
         + next((keys for name, keys in shorter.items() if name in line), " --trainer.max_epochs 1")

@@ -14,7 +14,7 @@ from tests.conftest import ROOT, Command
 from tests.same import differences
 
 RECIPE = ["--config", str(ROOT / "configs" / "images.yaml"), "--model.net.width=8"]
-QUICK = [*RECIPE, "--trainer.limit_train_batches=8"]
+QUICK = [*RECIPE, "--trainer.limit_train_batches=5"]
 RUN = Path("lightning_logs/images/version_0")
 
 
@@ -54,10 +54,10 @@ MIXED = [
 
 
 def test_a_run_with_all_of_it_is_stopped_and_goes_on_to_the_same_weights(command: Command) -> None:
-    for name, epochs in (("whole", 3), ("cut", 1)):
+    for name, epochs in (("whole", 2), ("cut", 1)):
         done = command("fit", *QUICK, *MIXED, f"--trainer.max_epochs={epochs}", f"--name={name}", "--lr_scheduler=null")
         assert (done.status, done.err) == (0, "")
-    assert command("fit", "--resume", "lightning_logs/cut", "--trainer.max_epochs=3").status == 0
+    assert command("fit", "--resume", "lightning_logs/cut", "--trainer.max_epochs=2").status == 0
     found = [Path(f"lightning_logs/{name}/version_0") for name in ("cut", "whole")]
     assert differences(*found) == []
 
