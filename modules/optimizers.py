@@ -150,7 +150,7 @@ def configure_optimizers(
 def _instantiate(key: str, args: tuple[Any, ...], init: dict[str, Any]) -> Any:
     try:
         return instantiate_class(args, init)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:  # the last, OneCycleLR in a run of a few steps
         raise ValueError(f"{key}: {init['class_path']} refuses its arguments: {error}") from error
 
 

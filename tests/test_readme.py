@@ -84,7 +84,7 @@ def test_every_script_command_of_the_readme_runs(clone: Path) -> None:
     long = ("--print", "--resume")
     shorter = {
         "gpt.yaml": " --trainer.max_steps 20 --trainer.val_check_interval 20",
-        "images.yaml": " --trainer.max_epochs 1 --trainer.limit_train_batches 2",
+        "images.yaml": " --trainer.max_epochs 1 --trainer.limit_train_batches 6",
     }
     short = [
         line

@@ -176,6 +176,7 @@ def test_an_optimizer_that_refuses_its_arguments_is_named(init_args: dict[str, A
         ("StepLR", {}, "step_size"),
         ("OneCycleLR", {"max_lr": 1.0, "total_steps": None, "pct_start": 2.0}, "pct_start"),
         ("OneCycleLR", {"max_lr": 1.0, "total_steps": -5}, "-5"),
+        ("OneCycleLR", {"max_lr": 1.0, "total_steps": 5, "pct_start": 0.2}, "division by zero"),
     ],
 )
 def test_a_schedule_that_refuses_its_arguments_is_named(name: str, init_args: dict[str, Any], why: str) -> None:

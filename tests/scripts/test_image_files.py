@@ -14,7 +14,7 @@ from tests.conftest import ROOT, Command
 from tests.same import differences
 
 RECIPE = ["--config", str(ROOT / "configs" / "images.yaml"), "--model.net.width=8"]
-QUICK = [*RECIPE, "--trainer.limit_train_batches=5"]
+QUICK = [*RECIPE, "--trainer.limit_train_batches=6"]
 RUN = Path("lightning_logs/images/version_0")
 
 
