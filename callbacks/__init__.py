@@ -4,6 +4,7 @@ from callbacks.checkpoint import Checkpoint, LastCheckpoint
 from callbacks.config import LogConfig
 from callbacks.doctor import Doctor
 from callbacks.environment import Environment
+from callbacks.freeze import Freeze
 from callbacks.monitor import Monitor
 from callbacks.monitors import CheckMonitors
 from callbacks.nonfinite import OnNonFinite
@@ -18,6 +19,7 @@ __all__ = [
     "Checkpoint",
     "Doctor",
     "Environment",
+    "Freeze",
     "LastCheckpoint",
     "LogConfig",
     "Monitor",

@@ -11,6 +11,8 @@ from datamodules.mnist import MNIST
 from datamodules.text import PythonDocs, Text
 
 if TYPE_CHECKING:
+    from datamodules.doc_paragraphs import DocParagraphs
+    from datamodules.labelled_texts import TextClassification
     from datamodules.table_sets import BreastCancer, Diabetes
     from datamodules.tables import Table, TableClassification, TableRegression
 
@@ -21,6 +23,7 @@ __all__ = [
     "Diabetes",
     "DigitImages",
     "Digits",
+    "DocParagraphs",
     "ImageArrays",
     "ImageFolder",
     "PythonDocs",
@@ -28,13 +31,15 @@ __all__ = [
     "TableClassification",
     "TableRegression",
     "Text",
+    "TextClassification",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # pandas takes as long to import as a small run to start: only those who train on tables wait for it
+    # pandas takes as long to import as a small run to start: only those who read tables wait for it
     if name in __all__:
-        from datamodules import table_sets, tables
+        from datamodules import doc_paragraphs, labelled_texts, table_sets, tables
 
-        return getattr(table_sets if hasattr(table_sets, name) else tables, name)
+        return next(getattr(room, name) for room in (table_sets, tables, doc_paragraphs, labelled_texts)
+                    if hasattr(room, name))  # fmt: skip
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ from datamodules.image_cache import Cached, ImageCache
 from datamodules.image_lists import Listed, list_folder, list_table
 from datamodules.images import Images
 from datamodules.names import in_order, nearest
-from datamodules.splits import check_fractions, draw
+from datamodules.splits import LEFT_OUT, Samples, check_fractions, counted
 
 
 class ImageFolder(Images):
@@ -30,7 +30,8 @@ class ImageFolder(Images):
     are named and left out, up to `max_bad_files`.
 
     Parts that are not there as folders (or in the table) are drawn, seeded and stratified; images that are the same
-    bit for bit come into the same part. Mean and standard deviation are those of the training part, per channel.
+    bit for bit come into the same part. Mean and standard deviation are those of the training part, per channel, unless
+    they are given.
 
     Args:
         root: The folder.
@@ -51,6 +52,9 @@ class ImageFolder(Images):
         eval_batch_size: Images per batch in validation, test and prediction; changes speed and memory only.
         augment: Random changes of the training images.
         sampler: `balanced` trains with as many images of each class as of any other.
+        mean: Of each channel, of values from 0 to 1, in place of that of the training part: what trained weights were
+            trained with, `[0.485, 0.456, 0.406]` often.
+        std: The same for the standard deviation.
         max_bad_files: Files that may be left out; with more of them the run does not begin.
         num_workers: Threads that decode; by default one for each core.
         cache_dir: Where the decoded images are.
@@ -73,6 +77,8 @@ class ImageFolder(Images):
         eval_batch_size: int = 256,
         augment: Augment = Augment(),  # noqa: B008 (frozen)
         sampler: Sampler = "shuffle",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
         max_bad_files: int = 10,
         num_workers: int | None = None,
         cache_dir: str = "data/cache",
@@ -84,6 +90,9 @@ class ImageFolder(Images):
         if channels not in (1, 3):
             raise ValueError(f"data.channels: {channels} is neither 1 (grey) nor 3 (colours)")
         check_fractions(val_fraction, test_fraction)
+        for name, values, least in (("mean", mean, 0.0), ("std", std, 1e-6)):
+            if values is not None and (len(values) != channels or min(values) < least):
+                raise ValueError(f"data.{name}: {values}; allowed are {counted(channels, 'number')} from {least} on")
         if max_bad_files < 0:
             raise ValueError(f"data.max_bad_files: {max_bad_files} is below 0")
         if num_workers is not None and num_workers < 1:
@@ -91,6 +100,7 @@ class ImageFolder(Images):
         self.root, self.table = Path(root).expanduser(), Path(labels).expanduser() if labels else None
         self.columns = (path_column, label_column, split_column)
         self.size, self.channels, self.fit = sides, channels, known_fit(fit)
+        self.mean, self.std = mean, std
         self.test_fraction, self.max_bad_files = test_fraction, max_bad_files
         self.num_workers, self.cache_dir = num_workers, Path(cache_dir).expanduser()
 
@@ -116,9 +126,8 @@ class ImageFolder(Images):
         """Decode what is not decoded yet, divide the images, and learn their moments."""
         listed = self.list_images()
         if listed.strays:
-            _warn(
-                f"{_count(listed.strays, 'image')} of {self.root} in no class's folder, left out: {_few(listed.strays)}"
-            )
+            strays = counted(listed.strays, "image")
+            _warn(f"{strays} of {self.root} in no class's folder, left out: {_few(listed.strays)}")
         threads = self.num_workers or len(_cores())
         cache = ImageCache(self.cache_dir, self.root, self.channels, self.size, self.fit, threads)
         cached = cache.open(listed.paths)
@@ -130,7 +139,11 @@ class ImageFolder(Images):
         self.images = torch.from_numpy(cached.pixels)
         self.parts = self._divide(listed, cached, names)
         if not self._facts:
-            mean, std = _moments(cached.sums[self.parts["train"].numpy()], self.size)
+            found = _moments(cached.sums[self.parts["train"].numpy()], self.size)
+            mean, std = (
+                [255.0 * value for value in given] if given else own
+                for given, own in zip((self.mean, self.std), found, strict=True)
+            )
             self._facts = {
                 "in_channels": self.channels,
                 "image_size": list(self.size),
@@ -170,53 +183,17 @@ class ImageFolder(Images):
             if digest and labels[twins.setdefault(digest, i)] != labels[i] and listed.paths[i] not in cached.reasons
         ]
         if both:
-            _warn(f"{_count(both, 'image')} with two labels, in files that are the same: {_few(both)}")
+            _warn(f"{counted(both, 'image')} with two labels, in files that are the same: {_few(both)}")
         return torch.tensor(labels, dtype=torch.int64)
 
     def _divide(self, listed: Listed, cached: Cached, names: list[str]) -> dict[str, Tensor]:
         usable = np.array([path not in cached.reasons for path in listed.paths])
-        given = np.array(listed.parts)
-        parts = {name: np.flatnonzero(usable & (given == name)) for name in ("train", "val", "test")}
-        rest = np.flatnonzero(usable & (given == ""))
-        shares = {}
-        if not any(map(len, parts.values())):
-            shares = {"test": self.test_fraction, "val": self.val_fraction}
-        elif not len(parts["val"]) and len(parts["train"]):
-            shares, rest = {"val": self.val_fraction}, parts["train"]
-        if shares:
-            parts |= self._draw(rest, cached.hashes, shares, names)
+        shares = {"test": self.test_fraction, "val": self.val_fraction}
+        samples = Samples(cached.hashes, self.labels.numpy(), names, "data.root", "image")
+        parts = samples.divide(np.where(usable, listed.parts, LEFT_OUT), shares, self.split_seed)
         self._check_parts(parts, names)
         self._warn_of_leaks(parts, cached.hashes, listed.paths)
         return {name: torch.from_numpy(parts[name]) for name in parts if name == "train" or len(parts[name])}
-
-    def _draw(
-        self, rest: np.ndarray, hashes: Sequence[str], shares: dict[str, float], names: list[str]
-    ) -> dict[str, np.ndarray]:
-        """Parts of some images, each with its share of each class; those with the same content in the same part."""
-        labels = self.labels.numpy()
-        groups: dict[str, list[int]] = {}
-        for i in rest.tolist():
-            groups.setdefault(hashes[i], []).append(i)
-        first = np.array([members[0] for members in groups.values()], dtype=np.int64)
-        counts, needed = np.bincount(labels[first], minlength=len(names)), 1 + sum(map(bool, shares.values()))
-        if counts.min() < needed:
-            name, n = names[int(counts.argmin())], int(counts.min())
-            raise ValueError(
-                f"data.root: class {name!r} has {_count(n, 'image')}, and each of {needed} parts needs one"
-            )
-        sizes, left = {name: round(share * len(first)) for name, share in shares.items()}, len(first)
-        for name, size in sizes.items():
-            left -= size
-            if shares[name] and min(size, left) < len(names):
-                raise ValueError(
-                    f"data.{name}_fraction: {shares[name]} holds out {size} of {len(first)} images, and each part "
-                    f"needs at least one of each of the {len(names)} classes"
-                )
-        drawn = draw(first, sizes, labels[first], self.split_seed)
-        return {
-            name: np.sort(np.concatenate([groups[hashes[i]] for i in chosen.tolist()]))
-            for name, chosen in drawn.items()
-        }
 
     def _check_parts(self, parts: dict[str, np.ndarray], names: list[str]) -> None:
         if self._facts:  # of a run that is done, which may be tested on images of other places
@@ -232,7 +209,7 @@ class ImageFolder(Images):
         for name in ("val", "test"):
             both = [f"{paths[i]} is {paths[trained[hashes[i]]]}" for i in parts[name].tolist() if hashes[i] in trained]
             if both:
-                _warn(f"{_count(both, 'image')} of the {name} part among the training images: {_few(both)}")
+                _warn(f"{counted(both, 'image')} of the {name} part among the training images: {_few(both)}")
 
 
 def _trained_classes(listed: Listed) -> list[str]:
@@ -248,11 +225,6 @@ def _moments(sums: np.ndarray, size: tuple[int, int]) -> tuple[list[float], list
 
 def _cores() -> Sequence[int]:
     return list(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-
-
-def _count(items: Sequence[str] | int, word: str) -> str:
-    n = items if isinstance(items, int) else len(items)
-    return f"{n} {word}{'s' * (n != 1)}"
 
 
 def _few(items: Sequence[str]) -> str:

@@ -1,9 +1,93 @@
 """Samples drawn into a training, a validation and a test part."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import train_test_split
+
+# what tables and folders call the parts
+PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+LEFT_OUT = "-"
+
+
+@dataclass
+class Samples:
+    """Samples of classes, of which some may be the same.
+
+    Attributes:
+        keys: Of each of N samples; those of the same key are the same, and come into the same part.
+        labels: `(N,)` int64.
+        names: Of the classes.
+        key: Of the config, for errors.
+        word: What a sample is called.
+    """
+
+    keys: Sequence[str]
+    labels: np.ndarray
+    names: Sequence[str]
+    key: str
+    word: str
+
+    def divide(self, given: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+        """The samples of `train`, `val` and `test`, sorted.
+
+        Parts that nobody has given are drawn, each with its share of each class: of all samples, or, where only
+        validation is missing, that one of the training samples.
+
+        Args:
+            given: Of each sample its part, "" where there is none, or `LEFT_OUT`.
+            shares: Of the parts to be drawn.
+            seed: The same one draws the same.
+
+        Raises:
+            ValueError: A class has too few samples, or a share is too small, for each part to have one of each class.
+        """
+        parts = {name: np.flatnonzero(given == name) for name in ("train", "val", "test")}
+        if not any(map(len, parts.values())):
+            return parts | self._draw(np.flatnonzero(given == ""), shares, seed)
+        if not len(parts["val"]) and len(parts["train"]):
+            return parts | self._draw(parts["train"], {"val": shares["val"]}, seed)
+        return parts
+
+    def _draw(self, rest: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+        groups: dict[str, list[int]] = {}
+        for i in rest.tolist():
+            groups.setdefault(self.keys[i], []).append(i)
+        first = np.array([members[0] for members in groups.values()], dtype=np.int64)
+        counts = np.bincount(self.labels[first], minlength=len(self.names))
+        needed = 1 + sum(map(bool, shares.values()))
+        if counts.min() < needed:
+            name, n = self.names[int(counts.argmin())], counted(int(counts.min()), self.word)
+            raise ValueError(f"{self.key}: class {name!r} has {n}, and each of {needed} parts needs one")
+        sizes, left = {name: round(share * len(first)) for name, share in shares.items()}, len(first)
+        for name, size in sizes.items():
+            left -= size
+            if shares[name] and min(size, left) < len(self.names):
+                raise ValueError(
+                    f"data.{name}_fraction: {shares[name]} holds out {size} of {len(first)} {self.word}s, and each "
+                    f"part needs at least one of each of the {len(self.names)} classes"
+                )
+        drawn = draw(first, sizes, self.labels[first], seed)
+        return {
+            name: np.sort(np.concatenate([groups[self.keys[i]] for i in chosen.tolist()]))
+            for name, chosen in drawn.items()
+        }
+
+
+def counted(items: Sequence[str] | int, word: str) -> str:
+    """How many there are, with the word."""
+    n = items if isinstance(items, int) else len(items)
+    return f"{n} {word}{'s' * (n != 1)}"
 
 
 def check_fractions(val_fraction: float, test_fraction: float = 0.0) -> None:

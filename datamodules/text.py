@@ -13,9 +13,8 @@ from datamodules.arrays import Arrays
 from datamodules.batches import Batches, mix_seed
 from datamodules.splits import check_fractions
 from datamodules.token_files import (
-    Bytes,
-    HuggingFace,
     Tokenizer,
+    configured_tokenizer,
     files_key,
     read_texts,
     text_files,
@@ -144,7 +143,8 @@ class Text(Arrays):
     def tokenizer(self) -> Tokenizer:
         """Of the run, if there is one, or of the config."""
         if self._tokenizer is None:
-            self._tokenizer = tokenizer_from(self._facts["tokenizer"]) if self._facts else self._configured()
+            known = tokenizer_from(self._facts["tokenizer"]) if self._facts else None
+            self._tokenizer = known or configured_tokenizer(self.tokenizer_file)
         return self._tokenizer
 
     @property
@@ -165,19 +165,6 @@ class Text(Arrays):
         return Windows(self.parts[part], self.context, batch_size, seed, *self.ranks)
 
     # ---- inside
-
-    def _configured(self) -> Tokenizer:
-        if self.tokenizer_file == "bytes":
-            return Bytes()
-        try:
-            state = Path(self.tokenizer_file).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "no text"
-            raise ValueError(f"data.tokenizer: can't read {self.tokenizer_file} ({reason}); or: bytes") from error
-        try:
-            return HuggingFace(state)
-        except ValueError as error:
-            raise ValueError(f"data.tokenizer: {self.tokenizer_file} {error}") from error
 
     def load(self) -> None:
         """Make the tokens, or find them, and divide them."""

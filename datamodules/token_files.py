@@ -21,9 +21,13 @@ class Tokenizer(Protocol):
     """What turns text into numbers, and back."""
 
     size: int
+    pad_id: int  # fills up shorter texts; it may be one more than `size` has
 
     def encode(self, text: bytes) -> np.ndarray:
         """Whole lines of UTF-8 to tokens `(T,)`, of an unsigned integer dtype."""
+
+    def encode_all(self, texts: list[str], most: int) -> list[list[int]]:
+        """The tokens of each text, with those that its model wants at the beginning and the end, `most` in all."""
 
     def decode(self, tokens: Sequence[int]) -> bytes:
         """The text of some tokens."""
@@ -36,9 +40,13 @@ class Bytes:
     """Each byte is a token: any text, any language, nothing to learn or to download."""
 
     size = 256
+    pad_id = 256
 
     def encode(self, text: bytes) -> np.ndarray:
         return np.frombuffer(text, np.uint8)
+
+    def encode_all(self, texts: list[str], most: int) -> list[list[int]]:
+        return [list(text.encode(errors="replace")[:most]) for text in texts]
 
     def decode(self, tokens: Sequence[int]) -> bytes:
         return bytes(tokens)
@@ -67,19 +75,54 @@ class HuggingFace:
             self._loaded = Loaded.from_str(state)
         except Exception as error:  # of which the package has one kind
             raise ValueError(f"is no tokenizer.json ({error})") from error
+        padding = self._loaded.padding  # what the file says
         self._loaded.no_padding()
         self._loaded.no_truncation()
         self.size = self._loaded.get_vocab_size(with_added_tokens=True)
+        usual = (self._loaded.token_to_id(name) for name in ("[PAD]", "<pad>", "<|pad|>"))
+        known = padding["pad_id"] if padding else next((token for token in usual if token is not None), None)
+        self.pad_id = self.size if known is None else known
 
     def encode(self, text: bytes) -> np.ndarray:
         found = self._loaded.encode(text.decode(errors="replace"), add_special_tokens=False)
         return np.array(found.ids, np.uint16 if self.size <= 1 << 16 else np.uint32)
+
+    def encode_all(self, texts: list[str], most: int) -> list[list[int]]:
+        self._loaded.enable_truncation(most)
+        try:
+            # what can't be told in UTF-8 can't be told to it either
+            return [found.ids for found in self._loaded.encode_batch([_whole(text) for text in texts])]
+        finally:
+            self._loaded.no_truncation()
 
     def decode(self, tokens: Sequence[int]) -> bytes:
         return self._loaded.decode(list(tokens), skip_special_tokens=False).encode()
 
     def state(self) -> str:
         return self._state
+
+
+def _whole(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def configured_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer that a config names: `bytes`, or a file.
+
+    Raises:
+        ValueError: The file can't be read, or is no tokenizer.
+    """
+    if name == "bytes":
+        return Bytes()
+    try:
+        state = Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no text"
+        raise ValueError(f"data.tokenizer: can't read {name} ({reason}); or: bytes") from error
+    try:
+        return HuggingFace(state)
+    except ValueError as error:
+        raise ValueError(f"data.tokenizer: {name} {error}") from error
 
 
 def tokenizer_from(state: str) -> Tokenizer:

@@ -23,11 +23,14 @@ class ParameterGroup:
         match: Their names, with `*` for anything, as `net.backbone.*`.
         lr_scale: Times the learning rate of the others, through the whole schedule.
         weight_decay: In place of the optimizer's; null keeps that.
+        frozen_epochs: For so many epochs at first they stay as they are, and normalisation layers among them use
+            their running statistics and leave them alone; -1 is to the end.
     """
 
     match: str
     lr_scale: float = 1.0
     weight_decay: float | None = None
+    frozen_epochs: int = 0
 
 
 class Parameters:
@@ -40,7 +43,7 @@ class Parameters:
             name matches.
 
     Raises:
-        ValueError: A scale or a weight decay is negative.
+        ValueError: A scale, a weight decay or a number of epochs is negative.
     """
 
     def __init__(self, decay: Literal["all", "matrices"] = "all", groups: Sequence[ParameterGroup] = ()) -> None:
@@ -48,6 +51,11 @@ class Parameters:
             for name in ("lr_scale", "weight_decay"):
                 if (getattr(group, name) or 0.0) < 0:
                     raise ValueError(f"parameters.groups: {name} {getattr(group, name)} of {group.match} is negative")
+            if group.frozen_epochs < -1:
+                raise ValueError(
+                    f"parameters.groups: frozen_epochs {group.frozen_epochs} of {group.match} is below -1, which is to "
+                    "the end"
+                )
         self.decay, self.groups = decay, list(groups)
 
     def of(self, module: LightningModule, lr: float | None) -> list[Any]:
@@ -64,7 +72,7 @@ class Parameters:
             return list(module.parameters())
         found: dict[tuple[int, bool], list[nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
-            place = next((i for i, group in enumerate(self.groups) if fnmatchcase(name, group.match)), -1)
+            place = self._place(name)
             plain = self.decay == "matrices" and parameter.ndim < 2
             found.setdefault((place, plain), []).append(parameter)
         matched = {place for place, _ in found}
@@ -73,6 +81,15 @@ class Parameters:
                 names = ", ".join(list(dict(module.named_parameters()))[:5])
                 raise ValueError(f"parameters.groups: {group.match!r} matches no parameter that is left, as {names}, …")
         return [self._group(*key, found[key], lr) for key in sorted(found)]
+
+    def frozen(self, module: LightningModule) -> dict[str, int]:
+        """By name, for how many epochs parameters stay as they are, those that do; -1 is to the end."""
+        places = {name: self._place(name) for name, _ in module.named_parameters()}
+        found = {name: self.groups[place].frozen_epochs for name, place in places.items() if place >= 0}
+        return {name: epochs for name, epochs in found.items() if epochs}
+
+    def _place(self, name: str) -> int:
+        return next((i for i, group in enumerate(self.groups) if fnmatchcase(name, group.match)), -1)
 
     def _group(self, place: int, plain: bool, parameters: list[nn.Parameter], lr: float | None) -> dict[str, Any]:
         made: dict[str, Any] = {"params": parameters}

@@ -5,7 +5,7 @@ import errno
 import re
 import zipfile
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Mapping, Set, ValuesView
+from collections.abc import Mapping, Set, ValuesView
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path, PurePath
@@ -132,13 +132,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: The file is missing, damaged (its checksums do not fit), no checkpoint, or holds objects of Python
             that could run code.
     """
-    state = _read(path)
+    state = read_tensors(path)
     if not isinstance(state, dict) or "state_dict" not in state:
         raise UserError(f"{path}: no checkpoint of this project, there is no `state_dict` in it")
     return state
 
 
-def _read(path: Path) -> Any:
+def read_tensors(path: Path) -> Any:
+    """What a file of torch holds, of tensors and plain values; nothing in it is executed.
+
+    Raises:
+        UserError: The file is missing or damaged, or holds objects of Python that could run code.
+    """
     if re.match(r"\w+:/", str(path)):
         raise UserError(f"{path}: an address and not a file; fetch it first, from where you trust it")
     if not path.is_file():
@@ -203,56 +208,3 @@ def check_fits(module: LightningModule, state: dict[str, Any], path: Path) -> No
     extra = next((name for name in found if name not in own), None)
     if extra:
         raise UserError(f"{path}: does not fit the config's model, which has no {extra}")
-
-
-def load_weights(module: LightningModule, path: Path) -> str:
-    """Give a new module the weights of a checkpoint, or of a file of weights alone, as far as names and shapes fit.
-
-    Returns:
-        A report: how many fitted, and which are missing, unexpected, or of another shape.
-
-    Raises:
-        UserError: The file can't be read, or nothing in it fits.
-    """
-    found = read_weights(path)
-    own = module.state_dict()
-    reshaped = [name for name in own if name in found and own[name].shape != found[name].shape]
-    fitting = {name: value for name, value in found.items() if name in own and name not in reshaped}
-    if not fitting:
-        raise UserError(
-            f"--weights: nothing in {path} fits the model; it has {_some(found)}, and the model {_some(own)}"
-        )
-    module.load_state_dict(fitting, strict=False)
-    shapes = [f"{name} {tuple(found[name].shape)} → {tuple(own[name].shape)}" for name in reshaped]
-    rows = {
-        "missing": [name for name in own if name not in found],
-        "unexpected": [name for name in found if name not in own],
-        "of another shape": shapes,
-    }
-    lines = [f"weights: {len(fitting)} of {len(own)} from {path}"]
-    lines += [f"  {title}: {len(names)} ({_some(names)})" for title, names in rows.items() if names]
-    return "\n".join(lines)
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint or of a saved `state_dict`, by name.
-
-    Raises:
-        UserError: The file can't be read, or holds no tensors by name.
-    """
-    state = _read(path)
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    tensors = (
-        {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-        if isinstance(state, dict)
-        else {}
-    )
-    if not tensors:
-        raise UserError(f"{path}: there are no weights in it, that is, no tensors by name")
-    return tensors
-
-
-def _some(names: Iterable[str], most: int = 4) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -9,7 +9,8 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 KEYS = (
-    r"(model|data|optimizer|lr_scheduler|early_stopping|checkpoint|monitor|doctor|trainer|seed_everything|name|weights|on_nonfinite)"
+    r"(model|data|optimizer|lr_scheduler|early_stopping|checkpoint|monitor|doctor|trainer|seed_everything|name|weights|"
+    r"weights_rename|weights_skip|on_nonfinite|parameters)"
     r"[\w.]*"
 )
 

@@ -15,13 +15,14 @@ from lightning.pytorch.cli import LightningArgumentParser
 from runs.errors import UserError, nearest
 from runs.explain import explain
 from runs.files import YAML_LOADER
+from runs.places import with_real_paths
 
 # what a module or its network may need to know of the data: each is an argument of theirs, and an attribute of the
 # datamodule of the same name, or follows from others
 DATA_FACTS = (
     *("in_channels", "image_size", "num_classes"),
     *("in_features", "num_outputs", "num_targets", "target_mean", "target_std"),
-    *("vocab_size", "context", "bytes_per_token"),
+    *("vocab_size", "context", "bytes_per_token", "pad_id"),
 )
 NLL = "gaussian_nll"  # the loss that takes a mean and a variance for each target
 OTHER_TASK = {  # what the data say instead when they are for another task
@@ -89,6 +90,7 @@ class Parser(LightningArgumentParser):
         return re.sub(r",? ?known subclasses: [^)]*", "", super().dump(*args, **kwargs))
 
     def instantiate_classes(self, cfg: Namespace, *args: Any, **kwargs: Any) -> Namespace:
+        cfg = with_real_paths(cfg)
         self.instantiated, self.failure = cfg, None
         try:
             return self.instantiate(cfg, *args, **kwargs)  # its new name

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from callbacks import Checkpoint, Doctor, Monitor
+from callbacks import Checkpoint, Doctor, Freeze, Monitor
 from callbacks.hooks import NoProfiler, skip_empty_hooks
 from callbacks.means import use_exact_means
 from datamodules.loaders import make_exact
@@ -22,7 +22,11 @@ from runs.checkpoints import CheckpointFiles, plain
 from runs.errors import UserError, one_line, told
 from runs.files import read_yaml
 from runs.parser import Parser, add_model_and_data, fact_keys
+from runs.places import PREFIX, real_path
+from runs.run import Run
+from runs.weights import IN_FOLDERS, load_weights
 from scripts.checks import check_config, check_trainer
+from scripts.say import say
 
 MONITOR = "val/loss"
 DEFAULTS = {
@@ -70,7 +74,15 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, help="Name of the run's folder. Default: that of the config file."
         )
-        parser.add_argument("--weights", type=str | None, help="A checkpoint whose weights a new run starts from.")
+        parser.add_argument("--weights", type=str | None, help="A file whose weights a new run starts from, or a run.")
+        parser.add_argument(
+            "--weights_rename",
+            type=dict[str, str] | None,
+            help="What names in that file begin with, and what is to stand there instead.",
+        )
+        parser.add_argument(
+            "--weights_skip", type=list[str] | None, help="Names in the model that keep their first values."
+        )
         parser.add_argument(
             "--on_nonfinite",
             type=Literal["stop", "skip", "ignore"],
@@ -158,6 +170,33 @@ class CLI(LightningCLI):
         for owner in filter(None, (self.datamodule, self.model)):
             for stage in ("train", "val", "test"):
                 self._make_exact(owner, f"{stage}_dataloader")
+
+    def load_weights(self) -> None:
+        """Give the new model the weights that the config names, and say what became of them.
+
+        Raises:
+            UserError: They can't be had, or nothing of them fits.
+        """
+        config = self.config
+        if not config.weights:
+            for key in ("weights_rename", "weights_skip"):
+                if config[key]:
+                    raise UserError(f"--{key}: there are no weights; --weights names their file")
+            return
+        try:
+            place = real_path(config.weights)
+            in_run = not any((place / name).is_file() for name in IN_FOLDERS)
+            if in_run and (place.is_dir() or (not place.exists() and not place.suffix)):
+                place = Run(place).checkpoint()
+        except UserError as error:
+            raise UserError(f"--weights: {error}") from error
+        source = config.weights if config.weights.startswith(PREFIX) else str(place)
+        say(str(load_weights(self.model, place, config.weights_rename, config.weights_skip or (), source)))
+
+    def freeze(self) -> list[Callback]:
+        """What keeps parameters as they are for some epochs, where the config asks for it."""
+        parameters = self.config_init.parameters
+        return [Freeze(parameters.frozen)] if any(group.frozen_epochs for group in parameters.groups) else []
 
     def _make_exact(self, owner: Any, hook: str) -> None:
         """Let the orders and the shares of a module's loaders follow from the seed alone."""

@@ -106,7 +106,7 @@ class Examination(CLI):
             accumulate_grad_batches=1, reload_dataloaders_every_n_epochs=0, val_check_interval=1.0,
             check_val_every_n_epoch=1,
         )  # fmt: skip
-        return self.watchers
+        return [*self.freeze(), *self.watchers]
 
 
 class Learn(Callback):
@@ -180,6 +180,7 @@ def examine_config(args: Sequence[str], help_text: str) -> bool:
     cli = Examination(args, help_text, [watch, learn, seen])
     seen.attach(cli)
     keys = Keys(flat(cli.config_dict))
+    cli.load_weights()
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     except Exception as error:

@@ -36,7 +36,7 @@ from callbacks.nonfinite import NonFiniteError
 from callbacks.record import as_floats, why_stopped
 from callbacks.stop import IS_CHILD, Stop, Stopped
 from callbacks.tensorboard import log_best
-from runs.checkpoints import check_fits, load_weights, read_checkpoint
+from runs.checkpoints import check_fits, read_checkpoint
 from runs.errors import UserError, one_line, told
 from runs.files import write_config
 from runs.keys import changed_keys
@@ -119,6 +119,7 @@ class FitCLI(CLI):
             config.update(dict.fromkeys(("logger", "profiler", "log_every_n_steps", "enable_model_summary")))
             return [self.record]
         callbacks: list[Callback] = [self.record, CheckMonitors(MONITOR), self.config_init.early_stopping]
+        callbacks += self.freeze()
         if self.config.on_nonfinite != "ignore":
             callbacks.append(self.nonfinite)
         if self.config.monitor.every_n_steps and config["logger"] and not config["fast_dev_run"]:
@@ -260,7 +261,7 @@ class FitCLI(CLI):
     def _point(self) -> Point:
         """Where the run goes on, or begins."""
         if not self.continued:
-            self._load_weights()
+            self.load_weights()
             given = self.config.checkpoint.dirpath
             if self.last and given and self.trainer.is_global_zero and Path(given, "last.ckpt").exists():
                 self._remove_empty_run()
@@ -292,13 +293,8 @@ class FitCLI(CLI):
                 self.log_config.since = step
         else:
             say(f"{self.continued.run.folder} has no checkpoint yet: it begins anew")
-            self._load_weights()
+            self.load_weights()
         return point
-
-    def _load_weights(self) -> None:
-        if self.config.weights:
-            given = Path(self.config.weights)
-            say(load_weights(self.model, Run(given).checkpoint() if given.is_dir() else given))
 
     def _say_remedies(self) -> None:
         """After a loss that was not finite: the commands that go on from the last good checkpoint."""

@@ -120,9 +120,9 @@ class History:
         dropout: The layer that drops the most, and how much.
         still: Parameters that should have moved and did not, and why: "no optimizer", "no gradient", or "".
         narrowest: Units of the narrowest hidden layer; 0 for a network without one, or that is linear all the same.
+        trained: Weight matrices that are trained in this epoch.
         constant: Layers all of whose weights were one number, and not 0, at the start.
         equal: Layers all of whose units are equal, after some steps.
-        frozen: The share of parameters with `requires_grad` off.
         bad: What is said of a loss that was not finite: the step, the report, and columns of the inputs.
         ended: No further step will come.
         fan_in: Inputs of a unit, the median over the layers with weights; 0 without one.
@@ -148,9 +148,9 @@ class History:
     dropout: tuple[str, float] = ("", 0.0)
     still: list[tuple[str, str]] = field(default_factory=list)
     narrowest: int | None = None
+    trained: int = 0
     constant: list[str] = field(default_factory=list)
     equal: list[str] = field(default_factory=list)
-    frozen: float = 0.0
     bad: dict[str, Any] = field(default_factory=dict)
     ended: bool = False
     fan_in: float = 0.0

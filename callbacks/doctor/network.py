@@ -262,7 +262,7 @@ class NeverMove(Diagnosis):
     needs = ("samples",)
     advice = (
         "give the optimizer all parameters, and look for a detach() or no_grad() on their way to the "
-        "loss; what is to stay frozen says so with requires_grad_(False)"
+        "loss; what is to stay frozen says so with frozen_epochs in parameters.groups, or requires_grad_(False)"
     )
     causes = ("nan_or_inf", "dead_relus", "learning_rate_too_low", "bad_initialisation")
 

@@ -60,23 +60,15 @@ class Watch(WatchValidations):
         history.ended = False
         loader: Any = trainer.train_dataloader
         history.workers = getattr(loader, "num_workers", None)
-        parameters = list(pl_module.parameters())
-        count = sum(p.numel() for p in parameters)
-        trained = sum(p.numel() for p in parameters if p.requires_grad)
-        history.frozen = 1 - trained / count if count else 0.0
         self._every = int(min(100, max(20, history.total // 10))) if math.isfinite(history.total) else 100
-        self._matrices = {
-            name.rpartition(".")[0] or name: p
-            for name, p in pl_module.named_parameters()
-            if p.requires_grad and p.ndim > 1
-        }
         layers = [part for part in pl_module.modules() if isinstance(part, nn.Linear | nn.modules.conv._ConvNd)]
         history.fan_in = statistics.median([part.weight[0].numel() for part in layers]) if layers else 0.0
         history.clipped = float(trainer.gradient_clip_val or 0.0)
         recurrent = [part.hidden_size for part in pl_module.modules() if isinstance(part, nn.RNNBase)]
         others = any(isinstance(part, nn.MultiheadAttention) for part in pl_module.modules())
         units = [len(part.weight) for part in layers[:-1]] + recurrent
-        history.narrowest = min(units, default=0) if layers and not others else None
+        self._narrowest = min(units, default=0) if layers and not others else None
+        self.on_train_epoch_start(trainer, pl_module)  # of a run that goes on within an epoch
         self._parameters = list(pl_module.named_parameters())
         # one device, one dtype, nothing in parts: then there is a short way
         kinds = {(p.device, p.dtype, type(p)) for _, p in self._parameters}
@@ -95,6 +87,15 @@ class Watch(WatchValidations):
         self._whole = trainer.world_size == 1 or type(trainer.strategy) is DDPStrategy
         self._clock = None
         self._arm(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._matrices = {
+            name.rpartition(".")[0] or name: p
+            for name, p in pl_module.named_parameters()
+            if p.requires_grad and p.ndim > 1  # what is frozen may not be so in another epoch
+        }
+        if self.history.trained != len(self._matrices):
+            self.history.trained, self.history.narrowest = len(self._matrices), self._narrowest
 
     def _close(self, step: int) -> bool:
         return step in CLOSE or step % self._every == 0

@@ -766,7 +766,7 @@ def test_weights_are_taken_as_far_as_they_fit(cut_run: Path, command: Command) -
     done = command("fit", *STILL, "--weights", "given.ckpt")
     assert (done.status, done.err) == (0, "")
     report = done.out[done.out.index("weights: ") :].splitlines()[:4]
-    assert report[0] == f"weights: {len(given) - 2} of {len(fresh)} from given.ckpt"
+    assert report[0].startswith(f"weights: {len(given) - 2} of {len(fresh)} tensors from given.ckpt, ")
     assert report[1:] == [
         "  missing: 1 (net.0.bias)",
         "  unexpected: 1 (net.9.more)",
@@ -795,7 +795,7 @@ def test_a_file_of_weights_alone_is_enough(cut_run: Path, command: Command) -> N
     given = last(cut_run)["state_dict"]
     torch.save(given, "weights.pt")
     done = command("fit", *STILL, "--weights", "weights.pt")
-    assert f"weights: {len(given)} of {len(given)} from weights.pt" in done.out
+    assert f"weights: {len(given)} of {len(given)} tensors from weights.pt, 100.0% of the parameters\n" in done.out
     assert torch.equal(last(RUN)["state_dict"]["net.0.weight"], given["net.0.weight"])
 
 
