@@ -2,10 +2,10 @@
 
 usage: python benchmarks/finetune.py [--seeds 3] [--samples 200]
 
-configs/finetune.yaml (EfficientNet-Lite0 on digits) and configs/finetune_text.yaml (MiniLM on paragraphs of Python's help)
-are trained on 200 samples of their training parts, each class having its share; which ones follows from the seed. From
-scratch means `weights: null`, and nothing frozen or slowed down: all parameters have the whole learning rate, over as many
-epochs. Validation and test parts are as they are.
+configs/finetune.yaml (EfficientNet-Lite0 on digits) and configs/finetune_text.yaml (MiniLM on paragraphs of Python's
+help) are trained on 200 samples of their training parts, each class having its share; which ones follows from the seed.
+From scratch means `weights: null`, and nothing frozen or slowed down: all parameters have the whole learning rate, over
+as many epochs. Validation and test parts are as they are.
 """
 
 import argparse
@@ -93,12 +93,13 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 found = [measured(recipe, way, seed, given.samples, Path(folder)) for seed in range(given.seeds)]
             each = [run["test"]["test/acc"] for run in found]
-            shown = "".join(f"{value:.4f}  " for value in each)
-            f1, seconds = fmean(run["test"]["test/macro_f1"] for run in found), fmean(run["seconds"] for run in found)
-            print(
-                f"{recipe:14} {name:13} {fmean(each):8.4f}  {shown:{8 * given.seeds}} {f1:8.4f}  {seconds:7.1f}",
-                flush=True,
-            )
+            shown = f"{'  '.join(f'{value:.4f}' for value in each):{8 * given.seeds}}"
+            f1, seconds = (fmean(values) for values in zip(*map(_of_test, found), strict=True))
+            print(f"{recipe:14} {name:13} {fmean(each):8.4f}  {shown} {f1:8.4f}  {seconds:7.1f}", flush=True)
+
+
+def _of_test(summary: dict[str, Any]) -> tuple[float, float]:
+    return summary["test"]["test/macro_f1"], summary["seconds"]
 
 
 if __name__ == "__main__":

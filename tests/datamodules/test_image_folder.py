@@ -96,6 +96,21 @@ def test_batches_are_normalised_by_the_training_part() -> None:
 SMOOTH = np.linspace(0, 255, 8 * 8).reshape(8, 8)
 
 
+def test_mean_and_standard_deviation_may_be_those_of_other_images() -> None:
+    fill("a", "b")
+    found = data(mean=[0.5, 0.4, 0.3], std=[0.2, 0.25, 0.5])
+    stored = found.images[:3]
+    x = found.on_after_batch_transfer(stored, 0)
+    for channel, (mean, std) in enumerate(((0.5, 0.2), (0.4, 0.25), (0.3, 0.5))):
+        assert torch.allclose(x[:, channel], (stored[:, channel] / 255 - mean) / std, atol=1e-5)
+    own = data(mean=[0.5, 0.4, 0.3]).facts
+    assert own["mean"] == [127.5, 102.0, 76.5]
+    assert own["std"] == data().facts["std"]
+    for name, values in (("mean", [0.5]), ("std", [0.2, 0.2, 0.0])):
+        with pytest.raises(ValueError, match=rf"data.{name}: \[.*\]; allowed are 3 numbers from (0.0|1e-06) on"):
+            data(**{name: values})
+
+
 def test_kinds_of_images_come_out_right() -> None:
     grey = SMOOTH.round().astype(np.uint8)
     save("a/grey.png", grey)

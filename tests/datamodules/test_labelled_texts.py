@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import tokenizers
 import torch
 
 from datamodules import DocParagraphs, TextClassification
@@ -118,6 +119,30 @@ def test_missing_values_may_be_left_out() -> None:
     data = loaded(frame, drop_missing=True)
     assert sum(map(len, data.parts.values())) == 38
     assert data.class_counts[0] > data.class_counts[1]
+
+
+def test_a_tokenizer_of_hugging_face_with_the_tokens_that_its_model_wants() -> None:
+    words = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "good": 4, "bad": 5, "text": 6}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    made.save("words.json")
+    data = loaded(table(), tokenizer="words.json", max_tokens=4)
+    assert (data.vocab_size, data.pad_id) == (7, 0)
+    row = data.texts.padded(torch.tensor([0]))[0].tolist()
+    assert row == [1, 6, 3, 2], "cut off, and still with its end"
+    # what the file says of filling up is not done to each text, and it says with what
+    made.enable_padding(pad_id=5, length=64)
+    made.save("padded.json")
+    data = loaded(table(), tokenizer="padded.json", max_tokens=64)
+    assert data.pad_id == 5
+    assert data.texts.padded(torch.tensor([0])).shape[1] < 12
+    # without such a token there is one more
+    made.no_padding()
+    state = made.to_str().replace("[PAD]", "nothing")
+    Path("without.json").write_text(state)
+    data = loaded(table(), tokenizer="without.json")
+    assert (data.vocab_size, data.pad_id) == (8, 7)
 
 
 def test_balanced_batches() -> None:
