@@ -11,6 +11,8 @@ from lightning.pytorch.cli import instantiate_class
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, CyclicLR, OneCycleLR, ReduceLROnPlateau
 
+from modules.initialisation import Init
+
 # arguments that say how long a schedule is; left out, the trainer's number of steps fills them
 LENGTH_ARGUMENTS = ("total_steps", "T_max")
 
@@ -34,19 +36,26 @@ class ParameterGroup:
 
 
 class Parameters:
-    """How the optimizer treats which parameters.
+    """What parameters start from, and how the optimizer treats which of them.
 
     Args:
         decay: Weight decay on `all` parameters, or on `matrices` alone: on weights, and not on biases and on what
             normalisation layers learn (as Goyal et al. 2017, https://arxiv.org/abs/1706.02677, do for the latter).
         groups: Groups with a learning rate or a weight decay of their own. A parameter is of the first one that its
             name matches.
+        init: Start values of the weights in a new run, see `modules.initialisation.initialise`; `default` are the
+            network's own. What `weights` fills in comes after it.
 
     Raises:
         ValueError: A scale, a weight decay or a number of epochs is negative.
     """
 
-    def __init__(self, decay: Literal["all", "matrices"] = "all", groups: Sequence[ParameterGroup] = ()) -> None:
+    def __init__(
+        self,
+        decay: Literal["all", "matrices"] = "all",
+        groups: Sequence[ParameterGroup] = (),
+        init: Init = "default",
+    ) -> None:
         for group in groups:
             for name in ("lr_scale", "weight_decay"):
                 if (getattr(group, name) or 0.0) < 0:
@@ -56,7 +65,7 @@ class Parameters:
                     f"parameters.groups: frozen_epochs {group.frozen_epochs} of {group.match} is below -1, which is to "
                     "the end"
                 )
-        self.decay, self.groups = decay, list(groups)
+        self.decay, self.groups, self.init = decay, list(groups), init
 
     def of(self, module: LightningModule, lr: float | None) -> list[Any]:
         """The optimizer's parameter groups, those of the others first; all parameters where nothing is special.

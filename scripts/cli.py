@@ -17,6 +17,7 @@ from callbacks import Checkpoint, Doctor, Freeze, Monitor
 from callbacks.hooks import NoProfiler, skip_empty_hooks
 from callbacks.means import use_exact_means
 from datamodules.loaders import make_exact
+from modules.initialisation import initialise
 from modules.optimizers import LENGTH_ARGUMENTS, Parameters, configure_optimizers
 from runs.checkpoints import CheckpointFiles, plain
 from runs.errors import UserError, one_line, told
@@ -172,12 +173,13 @@ class CLI(LightningCLI):
                 self._make_exact(owner, f"{stage}_dataloader")
 
     def load_weights(self) -> None:
-        """Give the new model the weights that the config names, and say what became of them.
+        """Give the new model the start values and the weights that the config names, and say what became of these.
 
         Raises:
             UserError: They can't be had, or nothing of them fits.
         """
         config = self.config
+        initialise(self.model, self.config_init.parameters.init, config.seed_everything)
         if not config.weights:
             for key in ("weights_rename", "weights_skip"):
                 if config[key]:

@@ -180,8 +180,8 @@ def examine_config(args: Sequence[str], help_text: str) -> bool:
     cli = Examination(args, help_text, [watch, learn, seen])
     seen.attach(cli)
     keys = Keys(flat(cli.config_dict))
-    cli.load_weights()
     try:
+        cli.load_weights()
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     except Exception as error:
         raise told(error, before_training=cli.trainer.global_step == 0) from error

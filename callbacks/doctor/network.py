@@ -98,7 +98,7 @@ class BadInitialisation(Diagnosis):
         )
 
     def remedies(self, evidence: Evidence, history: History, keys: Keys) -> list[str]:
-        start = keys.start_values(history.fan_in)
+        start = keys.start_values(history.fan_in) + keys.set("parameters.init", "he")
         norm = keys.norms()
         return start + norm + keys.clip()
 

@@ -5,6 +5,7 @@ import pytest
 from callbacks.doctor import Evidence, History
 from callbacks.doctor.data import InputsNotNormalised, LabelOrder
 from callbacks.doctor.fit import NotLearning
+from callbacks.doctor.network import BadInitialisation
 from callbacks.doctor.remedies import Keys, nice
 
 CONFIG = {
@@ -116,6 +117,19 @@ def test_weights_at_the_start_follow_from_the_size_of_the_layers() -> None:
     keys = Keys({"model.weight_std": 1.5, "model.bias": -5.0, "model.gain": 2.4})
     assert keys.start_values(64) == ["--model.gain 1.0", "--model.weight_std 0.1", "--model.bias 0.0"]
     assert Keys({"model.weight_std": 0.125}).start_values(64) == []
+
+
+def test_bad_weights_at_the_start_are_drawn_anew_where_no_key_of_the_network_mends_them() -> None:
+    keys = {"parameters.init": "default", "model.net.norm": "none", "model.net.init_scale": 1.0}
+    assert BadInitialisation().remedies(Evidence("", 1), History(), Keys(keys))[:2] == [
+        "--parameters.init he",
+        "--model.net.norm batch",
+    ]
+    keys = keys | {"parameters.init": "he", "model.net.init_scale": 20.0}
+    assert BadInitialisation().remedies(Evidence("", 1), History(), Keys(keys))[:2] == [
+        "--model.net.init_scale 1.0",
+        "--model.net.norm batch",
+    ]
 
 
 def test_the_first_step_of_rmsprop_is_larger_than_the_others() -> None:
