@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datamodules.doc_paragraphs import DocParagraphs
     from datamodules.labelled_texts import TextClassification
     from datamodules.table_sets import BreastCancer, Diabetes
-    from datamodules.tables import Table, TableClassification, TableRegression
+    from datamodules.tables import Table, TableClassification, TableMultiLabel, TableRegression
 
 __all__ = [
     "MNIST",
@@ -29,6 +29,7 @@ __all__ = [
     "PythonDocs",
     "Table",
     "TableClassification",
+    "TableMultiLabel",
     "TableRegression",
     "Text",
     "TextClassification",

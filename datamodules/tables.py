@@ -18,9 +18,12 @@ from datamodules.table_columns import Columns, Numbers, Scale, find_kinds
 from datamodules.table_files import Frame, TableFile, to_texts
 from datamodules.table_rows import TableRows
 
+# what a label may be called, in small letters; pandas writes 0.0 and 1.0 where some are missing
+YES_NO = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "no": 0, "yes": 1, "n": 0, "y": 1, "f": 0, "t": 1}
+
 
 class Table(Arrays):
-    """Rows of a CSV or Parquet file; what `TableRegression` and `TableClassification` have in common.
+    """Rows of a CSV or Parquet file; what the classes below have in common.
 
     Columns of numbers are imputed by their median and scaled, columns of kinds are one-hot encoded; all of it by a
     scikit-learn `ColumnTransformer` that is fitted on the training part alone, and is saved in every checkpoint, so
@@ -357,6 +360,55 @@ class TableClassification(Table, Classes):
 
     def strata(self, labels: Tensor) -> np.ndarray:
         return labels.numpy()
+
+
+class TableMultiLabel(Table):
+    """A table of which several columns of 0 and 1 are to be predicted: labels, of which a row has any number.
+
+    It tells a module what it needs to know: `num_classes`, `class_names` and `pos_weight`.
+
+    Args:
+        target: The columns. Their values are 0 and 1, true and false, yes and no, y and n, or t and f.
+    """
+
+    multi_label = True  # for those who say which module takes it
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels."""
+        return len(self.class_names)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The columns to predict."""
+        return self.facts["targets"]
+
+    @property
+    def pos_weight(self) -> list[float]:
+        """Of each label, training rows without it over those with it."""
+        return self.facts["pos_weight"]
+
+    def encode(self, columns: list[pd.Series], numbers: Numbers) -> np.ndarray:
+        targets = []
+        for name, column in zip(self.targets, columns, strict=True):
+            texts = to_texts(column).tolist()
+            codes = {text: YES_NO.get(text.lower()) for text in dict.fromkeys(texts)}
+            if unknown := [text for text, code in codes.items() if code is None]:
+                allowed = "0 and 1, true and false, yes and no"
+                raise ValueError(f"data.target: {name!r} has the value {unknown[0]!r}; allowed are {allowed}")
+            targets.append(np.array([codes[text] for text in texts], np.uint8))
+        return np.stack(targets, 1)
+
+    def labels_of(self, encoded: np.ndarray) -> Tensor:
+        return torch.from_numpy(encoded)
+
+    def target_facts(self, labels: Tensor) -> dict[str, Any]:
+        there = labels.sum(0, dtype=torch.int64)
+        for name, count in zip(self.targets, there.tolist(), strict=True):
+            if count in (0, len(labels)):
+                value = "no" if count else "yes"
+                raise ValueError(f"data.target: {name!r} has no row of {value} in the training part")
+        return {"pos_weight": ((len(labels) - there) / there).tolist()}
 
 
 def _chosen(source: TableFile | Frame, columns: Sequence[str], rows: np.ndarray) -> Iterator[pd.DataFrame]:

@@ -94,6 +94,7 @@ class Classifier(Task):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch `(inputs, labels)`, the labels `(N,)` int64 or, mixed, `(N, num_classes)` floats."""
         x, y = batch
+        _check_labels(y, mixed=y.is_floating_point())
         logits = self._logits(x)
         loss = self._loss(logits, y, self.weight, self.label_smoothing)
         self._update("train", logits.detach(), y if y.ndim == 1 else y.argmax(1), loss.detach() * len(y))
@@ -107,6 +108,7 @@ class Classifier(Task):
     def evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """`logits` of a batch `(N, num_classes)`."""
         x, y = batch
+        _check_labels(y)
         logits = self._logits(x)
         # of a small last batch, a device may have no share
         loss = self._loss(logits, y) * len(y) if len(y) else logits.sum() * 0
@@ -148,6 +150,12 @@ class Classifier(Task):
             sums = ClassSums.sums(predicted, y, self.num_classes)
             for name in BY_CLASS:
                 metrics[name].add(sums, len(y))
+
+
+def _check_labels(y: Tensor, mixed: bool = False) -> None:
+    if y.ndim != 1 and not mixed:
+        hint = "several labels for each sample are for --model modules.MultiLabelClassifier"
+        raise ValueError(f"data: labels of shape {tuple(y.shape)}, and {(len(y),)} is expected; {hint}")
 
 
 def _metrics(stage: str, num_classes: int) -> nn.ModuleDict:

@@ -37,3 +37,24 @@ def focal_loss(
     rest = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
     losses = (-targets * rest.pow(gamma) * log_p * weights).sum(1)
     return losses.sum() / (weights[labels].sum() if hard else len(labels))
+
+
+def binary_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, pos_weight: Tensor | None = None) -> Tensor:
+    """As `focal_loss`, for labels of which a sample may have several: the mean over samples and labels.
+
+    With `gamma` 0 it is `torch.nn.functional.binary_cross_entropy_with_logits`.
+
+    Args:
+        logits: `(N, K)`.
+        labels: `(N, K)` floats from 0 to 1.
+        gamma: 0 or more.
+        pos_weight: Of the samples that have a label, `(K,)`.
+
+    Returns:
+        `()`, float32.
+    """
+    logits = logits.float()
+    log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)  # of the label, and of its absence
+    there = -labels * (gamma * log_q).exp() * log_p
+    absent = -(1 - labels) * (gamma * log_p).exp() * log_q
+    return ((there if pos_weight is None else there * pos_weight) + absent).mean()

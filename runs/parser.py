@@ -29,6 +29,7 @@ OTHER_TASK = {  # what the data say instead when they are for another task
     "num_targets": ("num_classes", "it has classes, which are for --model modules.Classifier"),
     "num_classes": ("num_targets", "it has numbers to predict, which are for --model modules.Regressor"),
 }
+SEVERAL = "it has labels, any number of them for a sample, which are for --model modules.MultiLabelClassifier"
 OPTIONAL = ("target_mean", "target_std", "bytes_per_token")
 
 
@@ -133,7 +134,7 @@ def _fact(parser: Parser, key: str) -> Any:
             short = key.replace("init_args.", "")
             hint = "set it in the config"
             if (other := OTHER_TASK.get(name)) and fact_of(data, other[0]) is not None:
-                hint = other[1]
+                hint = SEVERAL if getattr(data, "multi_label", False) else other[1]
             # jsonargparse would wrap it, too
             parser.failure = UserError(f"{short}: {type(data).__name__} has no `{name}` to fill it with; {hint}")
             raise parser.failure

@@ -50,6 +50,22 @@ def to_csv(places: Sequence[Any], probabilities: Tensor, class_names: Sequence[s
     return _table(places, heads, ["prediction", "confidence", *class_names], rows)
 
 
+def labels_to_csv(places: Sequence[Any], probabilities: Tensor, names: Sequence[str], heads: Sequence[str]) -> str:
+    """One row for each sample: where it is, the labels whose probability is above 0.5, and the probability of each.
+
+    Args:
+        places: Of N samples each a file, or a file and more.
+        probabilities: `(N, K)`.
+        names: K names.
+        heads: What the places' columns are called.
+    """
+    rows = []
+    for row in probabilities.tolist():
+        found = ";".join(name for name, value in zip(names, row, strict=True) if value > 0.5)
+        rows.append([found, *(f"{value:.6f}" for value in row)])
+    return _table(places, heads, ["labels", *names], rows)
+
+
 def numbers_to_csv(places: Sequence[Any], numbers: Tensor, names: Sequence[str], heads: Sequence[str]) -> str:
     """One row for each sample: where it is, and what was predicted for it.
 

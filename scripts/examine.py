@@ -209,6 +209,8 @@ def first_steps(history: History, keys: Keys, doctor: Doctor) -> list[Check]:
     if call is not None and call.k:
         k = call.k
         expected = f"ln {k} is {math.log(k):.3f}" if k > 1 else "of one class"
+        if history.call is not None and history.call.weight and call.name.startswith("binary"):
+            expected += " without pos_weight"
         checks.append(Check("first loss", f"{call.value:.3f}, {expected}"))
     elif history.losses:
         checks.append(Check("first loss", f"{history.losses[0][1]:.4g}"))

@@ -24,7 +24,7 @@ what to go on with:
 
 what to write:
   --out FILE               a CSV table: file (and row), prediction, confidence, the probability of each class; or the
-                           predicted numbers; printed when left out
+                           labels above 0.5 and the probability of each; or numbers; printed when left out
   --overwrite              replace FILE when it exists
 
 more:
@@ -47,7 +47,7 @@ import torch
 
 from runs.errors import UserError, told
 from runs.generation import check_generation, write_text
-from runs.predictions import check_out, expand, numbers_to_csv, to_csv
+from runs.predictions import check_out, expand, labels_to_csv, numbers_to_csv, to_csv
 from scripts.cli import CLI
 from scripts.evaluate import RunParser, open_run
 from scripts.main import main
@@ -97,7 +97,8 @@ def _predict_files(cli: CLI, given: Any) -> int:
     if outputs:
         values, heads = torch.cat(cast(list[torch.Tensor], outputs)), getattr(files, "names", ("file",))
         if (classes := getattr(cli.datamodule, "class_names", None)) is not None:
-            table = to_csv(files.read, values, classes, heads)
+            write = labels_to_csv if getattr(cli.model, "multi_label", False) else to_csv
+            table = write(files.read, values, classes, heads)
         else:
             names = cli.datamodule.target_names
             table = numbers_to_csv(files.read, values, cli.model.prediction_names(names), heads)

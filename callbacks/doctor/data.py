@@ -63,7 +63,7 @@ class LabelOrder(Diagnosis):
 
     name = "data_in_label_order"
     title = "the training data come in the order of their labels"
-    needs = ("classified",)
+    needs = ("classified", "exclusive")
     advice = "shuffle the training data: shuffle=True in the DataLoader of train_dataloader"
 
     def examine(self, history: History, limits: Thresholds) -> Evidence | None:
@@ -112,7 +112,7 @@ class ClassImbalance(Diagnosis):
 
     name = "class_imbalance"
     title = "rare classes are not recognised"
-    needs = ("classified", "evaluations")
+    needs = ("classified", "exclusive", "evaluations")
     advice = "weight the classes in the loss, or draw rare ones more often"
     causes = (
         "data_in_label_order",

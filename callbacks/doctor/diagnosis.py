@@ -29,6 +29,7 @@ UNSEEN = {
     "losses": "no loss",
     "calls": "no loss function of torch",
     "classified": "no classes",
+    "exclusive": "several labels for each sample",
     "evaluations": "no validation",
     "compared": "no batch in both modes",
     "first": "no layer with weights",

@@ -108,6 +108,7 @@ class History:
         norms: Steps and the norm of all gradients.
         calls: Steps and what the loss function was given in them; added by `add_call`.
         classes: Targets of each class, over all calls.
+        labels: Where a sample has several labels, targets without and with each of them, over all calls, `(K, 2)`.
         moments: Of targets that are numbers, over all calls: how many, their sum, their sum of squares.
         rates: Steps and the largest learning rate.
         samples: Steps that were looked at closely.
@@ -136,6 +137,7 @@ class History:
     norms: list[tuple[int, float]] = field(default_factory=list)
     calls: list[tuple[int, LossCall]] = field(default_factory=list)
     classes: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     moments: tuple[float, float, float] = (0.0, 0.0, 0.0)
     rates: list[tuple[int, float]] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
@@ -179,6 +181,9 @@ class History:
         if call.counts is not None:
             known = self.classes if len(self.classes) == call.k else np.zeros(call.k)
             self.classes, call.counts = known + call.counts, None
+        if call.labels is not None:
+            known = self.labels if len(self.labels) == len(call.labels) else np.zeros_like(call.labels)
+            self.labels, call.labels = known + call.labels, None
         if len(self.calls) > BY_CLASS:
             call.classes, call.rights = [], []
         count, total, squares = self.moments
@@ -262,8 +267,14 @@ class History:
         """The loss of a classifier that knows nothing, all classes alike; or else of the first steps."""
         call = self.call
         if call is not None and call.k:
-            return max(self.chance or 0.0, constant_loss(call, np.ones(call.k)))
+            alike = np.ones(self.labels.shape if len(self.labels) else call.k)
+            return max(self.chance or 0.0, constant_loss(call, alike))
         return self.chance or self.start
+
+    @property
+    def _counts(self) -> np.ndarray:
+        """What a constant prediction would be made of: of each class the targets, or of each label by itself."""
+        return self.labels if len(self.labels) else self.classes
 
     def _constant(self) -> float | None:
         call = self.call
@@ -273,12 +284,14 @@ class History:
             total = float(self.classes.sum())
             if not total:
                 return None
-            found = constant_loss(call, self.classes)
+            counts = self._counts
+            found = constant_loss(call, counts)
             if call.weight:
                 return found
             # few samples look less mixed than what they are drawn from (Miller 1955): with batches of one it counts
-            mixed = found + (np.count_nonzero(self.classes) - 1) / (2 * total)
-            return max(found, min(mixed, constant_loss(call, np.ones(call.k))))
+            kinds = int(np.count_nonzero(counts)) - max(1, len(self.labels))
+            mixed = found + kinds / (2 * float(counts.sum()))
+            return max(found, min(mixed, constant_loss(call, np.ones_like(counts))))
         count, total, squares = self.moments
         return squares / count - (total / count) ** 2 if call.name == "mse_loss" and count else None
 
@@ -306,9 +319,9 @@ class History:
 
     @property
     def majority(self) -> float:
-        """The accuracy of always naming the most frequent class."""
-        total = self.classes.sum()
-        return float(self.classes.max() / total) if total else 0.0
+        """The accuracy of always naming the most frequent class; of several labels, for each what is more frequent."""
+        total = self._counts.sum()
+        return float(self._counts.max(-1).sum() / total) if total else 0.0
 
     def skill(self, accuracy: float | None) -> float | None:
         """An accuracy on a scale from 0 (always the most frequent class) to 1."""
@@ -321,6 +334,12 @@ class History:
     def small(self) -> bool:
         """Whether the network has next to no capacity: it is linear, or a hidden layer has three units or fewer."""
         return self.narrowest is not None and self.narrowest <= 3
+
+    @property
+    def jumps(self) -> bool:
+        """Whether a label weighs more than ten times its absence, so that a batch's loss depends on who has it."""
+        call = self.call
+        return call is not None and call.name.startswith("binary") and float(np.max(call.weight, initial=0.0)) > 10
 
     @property
     def lopsided(self) -> bool:
@@ -341,6 +360,11 @@ class History:
     def classified(self) -> bool:
         """Whether the targets are classes."""
         return len(self.classes) > 0
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether a sample has one class, and not several labels."""
+        return not len(self.labels)
 
     @property
     def rectified(self) -> bool:
@@ -409,7 +433,7 @@ class History:
         }
         left_out = (*SERIES, *texts, "waits", "total")  # seconds are not those of another start, and the end may move
         rest = {name: value for name, value in vars(self).items() if name not in left_out and name[0] != "_"}
-        rest["classes"] = self.classes.tolist()
+        rest["classes"], rest["labels"] = self.classes.tolist(), self.labels.tolist()
         rest["firsts"] = [asdict(first) for first in self.firsts]
         return {
             **{name: torch.tensor(getattr(self, name), dtype=torch.float64).view(-1, 2) for name in SERIES},
@@ -422,6 +446,7 @@ class History:
         """What `state` gave."""
         history = cls(**json.loads(kept["rest"]))
         history.classes = np.asarray(history.classes, dtype=float)
+        history.labels = np.asarray(history.labels, dtype=float).reshape(-1, 2)
         for name in SERIES:
             setattr(history, name, [(int(step), value) for step, value in kept[name].tolist()])
         history.calls = [(step, LossCall(**_tuples(call))) for step, call in json.loads(kept["calls"])]
@@ -452,12 +477,17 @@ def entropy(counts: Sequence[float]) -> float:
 
 
 def constant_loss(call: LossCall, counts: Sequence[float] | np.ndarray) -> float:
-    """What a loss function gives for the best prediction that is the same for every sample."""
+    """What a loss function gives for the best prediction that is the same for every sample.
+
+    Args:
+        call: Of the function.
+        counts: Targets of each class `(k,)`; or without and with each label `(K, 2)`, over which the mean is taken.
+    """
     counts = np.asarray(counts, dtype=float)
-    weighted = counts * call.weight if len(call.weight) == len(counts) else counts
-    total = float(weighted.sum())
-    if not total:
+    weighted = counts * call.weight if np.shape(call.weight) == counts.shape else counts
+    total = weighted.sum(-1, keepdims=True)
+    if not total.all():
         return 0.0
-    shares = (1 - call.smoothing) * weighted / total + call.smoothing / len(counts)
-    value = -float((shares * np.log(np.where(shares > 0, shares, 1))).sum())
-    return value * total / float(counts.sum()) if call.name.startswith("binary") else value
+    shares = (1 - call.smoothing) * weighted / total + call.smoothing / counts.shape[-1]
+    values = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(-1)
+    return float((values * total[..., 0] / counts.sum(-1)).mean() if call.name.startswith("binary") else values.mean())

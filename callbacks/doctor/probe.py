@@ -57,10 +57,13 @@ class LossCall:
         rights: Of each class the targets that were predicted; of the same length.
         moments: For numbers their sum and sum of squares.
         probabilities: Whether a function that takes logits (or log-probabilities) was given probabilities.
-        weight: The class weights that the function was given, for no more classes than that.
+        weight: The class weights that the function was given, for no more classes than that; of several labels for
+            each sample a pair for each.
         smoothing: Its label smoothing.
         shape: Of what it was given.
         counts: As `classes`, of any number of them; None for numbers, and once it has been added up.
+        labels: Of several labels for each sample, targets without and with each of them, `(K, 2)`; None for others, and
+            once it has been added up.
     """
 
     name: str
@@ -72,10 +75,11 @@ class LossCall:
     rights: list[float] = field(default_factory=list)
     moments: tuple[float, float] = (0.0, 0.0)
     probabilities: bool = False
-    weight: list[float] = field(default_factory=list)
+    weight: list[Any] = field(default_factory=list)
     smoothing: float = 0.0
     shape: tuple[int, ...] = ()
     counts: Any = field(default=None, repr=False, compare=False)
+    labels: Any = field(default=None, repr=False, compare=False)
 
     @property
     def accuracy(self) -> float | None:
@@ -321,6 +325,8 @@ def _loss_call(name: str, output: Tensor, kwargs: dict[str, Any], early: bool) -
         call.weight = weight.detach().float().tolist() if isinstance(weight, Tensor) and call.classes else []
     elif isinstance(weight := kwargs.get("pos_weight"), Tensor) and weight.numel() == 1:
         call.weight = [1.0, float(weight)]
+    elif isinstance(weight, Tensor) and call.labels is not None and weight.numel() == len(call.labels):
+        call.weight = [[1.0, each] for each in weight.flatten().tolist()]
     output = output.detach()
     if kwargs.get("reduction", "mean") == "sum":
         call.value = float(output.float().sum()) / max(call.count, 1)
@@ -366,6 +372,9 @@ def _two(call: LossCall, given: Tensor, target: Tensor, kwargs: dict[str, Any], 
     predicted = values[0] > (0.5 if call.name == "binary_cross_entropy" else 0.0)
     known = values[1] > 0.5
     _take_counts(call, known.astype(int), predicted == known, np.bincount(known, minlength=2))
+    if given.ndim == 2 and given.shape[1] > 1:
+        there = values[1].reshape(given.shape).sum(0, dtype=float)
+        call.labels = np.stack((len(given) - there, there), 1)
     if call.name == "binary_cross_entropy_with_logits" and len(logits) > 1:
         call.probabilities = bool(((logits >= 0) & (logits <= 1)).all()) and bool(logits.float().std() > 1e-6)
 

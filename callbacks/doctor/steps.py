@@ -167,7 +167,8 @@ class LearningRateTooHigh(Diagnosis):
             return None
         if history.bad and not history.bad.get("inputs"):
             return self._ended(history, limits)
-        start, now = history.start, history.recent(8)
+        steps = 40 if history.jumps else 12
+        start, now = history.start, history.recent(40 if history.jumps else 8)
         level = history.level
         # where weights shrink by nothing but weight decay, it is not the rate that is too high
         size = history.samples[0].size
@@ -180,12 +181,13 @@ class LearningRateTooHigh(Diagnosis):
         large = max(early + late, default=0.0) > 2 * limits.update_high and history.stuck
         if large and (layer := _broken_on_the_way(history, limits)):
             return Evidence(f"units of {layer} that were well at the start are dead or saturated; {shown}", 1, numbers)
-        if history.step < 12 or len(history.losses) < 12:
+        if history.step < steps or len(history.losses) < steps:
             return None
         # over its start, and still there
-        if now > 1.2 * start and high > limits.update_high / 10:
+        usual = max(start, history.chance or 0.0) if history.jumps else start
+        if now > 1.2 * usual and high > limits.update_high / 10:
             worst = _highest(history)
-            if worst[1] > 1.5 * start:
+            if worst[1] > 1.5 * usual:
                 return Evidence(
                     f"loss {now:.3g} at step {history.step}, {start:.3g} at the start; {shown}", worst[0], numbers
                 )

@@ -64,7 +64,7 @@ class WatchValidations(Callback):
         if self._probe is not None:
             call = max(self._probe.calls, key=lambda found: found.count, default=None)
             if call is not None:
-                call.counts = None
+                call.counts = call.labels = None
                 self._validated.append(call)
         self._probe = None
 

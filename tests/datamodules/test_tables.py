@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes
 
-from datamodules import BreastCancer, Diabetes, TableClassification, TableRegression
+from datamodules import BreastCancer, Diabetes, TableClassification, TableMultiLabel, TableRegression
 from datamodules.table_columns import TRUSTED
 from datamodules.table_files import to_numbers
 
@@ -234,6 +234,50 @@ def test_a_column_of_numbers_with_a_typing_error_is_no_column_of_kinds(csv: str)
     frame().assign(size=["5.1x", *map(str, np.linspace(0, 9, ROWS - 1))]).to_csv(csv, index=False)
     with pytest.raises(ValueError, match=r"data.numeric: column 'size' is numbers but for 1 values such as '5.1x'; "):
         ready(TableRegression(csv, "price", val_fraction=0.1, test_fraction=0, split_seed=3))
+
+
+def labelled(**columns: Any) -> pd.DataFrame:
+    found = frame().drop(columns=["same", "kind", "price"])
+    return found.assign(old=found["rooms"] > 2, big=np.where(found["size"] > 5, "yes", "No"), **columns)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_labels_are_columns_of_yes_and_no(tmp_path: Path, suffix: str) -> None:
+    path = str(tmp_path / f"x.{suffix}")
+    cheap = np.where(np.arange(ROWS) % 4, 0.0, 1.0)
+    rows = labelled(cheap=cheap)
+    (rows.to_csv if suffix == "csv" else rows.to_parquet)(path, index=False)
+    table = ready(TableMultiLabel(path, ["cheap", "big", "old"]))
+    assert table.labels.dtype == torch.uint8
+    expected = np.stack((cheap == 1, rows["size"] > 5, rows["rooms"] > 2), 1)
+    assert torch.equal(table.labels, torch.from_numpy(expected).to(torch.uint8))
+    assert (table.num_classes, table.class_names) == (3, ["cheap", "big", "old"])
+    train = expected[table.parts["train"].numpy()]
+    assert table.pos_weight == pytest.approx(((len(train) - train.sum(0)) / train.sum(0)).tolist())
+    assert set(table.facts["kinds"]) == {"size", "city", "rooms"}
+    (x, y), *_ = table.train_dataloader()
+    assert (x.shape, y.shape) == ((64, table.in_features), (64, 3))
+    again = TableMultiLabel(path, ["cheap", "big", "old"])
+    again.load_state_dict(table.state_dict())
+    assert again.pos_weight == table.pos_weight
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["yes", "Maybe"], "data.target: 'odd' has the value 'Maybe'; allowed are 0 and 1, true and false, yes and no"),
+        ([0, 2], "data.target: 'odd' has the value '2'; allowed"),
+        (["yes"], "data.target: 'odd' has no row of no in the training part"),
+        ([0], "data.target: 'odd' has no row of yes in the training part"),
+        ([1, None], "data.target: 100 of 200 rows have no old, odd, row 2 the first; --data.drop_missing_target"),
+    ],
+)
+def test_a_label_that_is_none_is_told(tmp_path: Path, values: list[Any], said: str) -> None:
+    path = tmp_path / "x.csv"
+    labelled(odd=np.resize(np.array(values, object), ROWS)).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=said) as caught:
+        ready(TableMultiLabel(str(path), ["old", "odd"]))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_without_rows(tmp_path: Path) -> None:

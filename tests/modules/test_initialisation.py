@@ -178,7 +178,10 @@ def test_the_seed_says_which_weights_and_default_changes_nothing() -> None:
             nn.Sequential(nn.LazyLinear(3)),
             "parameters.init: he needs all shapes, and 0.weight of Sequential has none yet",
         ),
-        (nn.Embedding(3, 4), "parameters.init: he, and Embedding has no linear, convolutional, recurrent or attention layer"),
+        (
+            nn.Embedding(3, 4),
+            "parameters.init: he, and Embedding has no linear, convolutional, recurrent or attention",
+        ),
     ],
 )
 def test_a_module_that_it_can_do_nothing_for_is_told(net: nn.Module, said: str) -> None:

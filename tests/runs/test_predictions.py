@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from runs.errors import UserError
-from runs.predictions import check_out, expand, to_csv
+from runs.predictions import check_out, expand, labels_to_csv, to_csv
 
 
 def touch(*names: str) -> None:
@@ -32,6 +32,16 @@ def test_nothing_to_predict_is_a_mistake() -> None:
     Path("empty").mkdir()
     with pytest.raises(UserError, match="nothing to predict: no files in empty"):
         expand(["empty"])
+
+
+def test_a_row_names_all_labels_that_are_more_probable_than_not() -> None:
+    probabilities = torch.tensor([[0.75, 0.25, 0.625], [0.5, 0.0, 0.125]])
+    table = labels_to_csv([(Path("a"), 1), (Path("a"), 2)], probabilities, ["cat", "dog", "cow"], ["file", "row"])
+    assert table == (
+        "file,row,labels,cat,dog,cow\n"
+        "a,1,cat;cow,0.750000,0.250000,0.625000\n"
+        "a,2,,0.500000,0.000000,0.125000\n"
+    )  # fmt: skip
 
 
 def test_a_row_names_the_most_probable_class() -> None:

@@ -105,6 +105,41 @@ def test_two_classes_by_one_logit_and_numbers() -> None:
     assert numbers.accuracy is None
 
 
+def test_several_labels_for_each_sample_are_measured_by_the_best_constant_of_each() -> None:
+    y = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])  # three of four, and one of four
+    with Probe() as probe:
+        F.binary_cross_entropy_with_logits(torch.zeros(4, 2), y)
+    (call,) = probe.calls
+    assert (call.k, call.count, call.labels.tolist()) == (2, 8, [[1, 3], [3, 1]])
+    history = History()
+    for step in range(200):  # so many that there is nothing to be corrected
+        history.add_call(step, LossCall(**{**vars(call), "labels": call.labels.copy()}))
+    history.begin()
+    share = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert history.chance == pytest.approx(share, abs=1e-3)  # all labels together would have ln 2
+    assert history.scale == pytest.approx(math.log(2))
+    assert history.majority == pytest.approx(0.75)
+    assert not history.exclusive
+
+
+def test_labels_that_weigh_more_have_another_best_constant() -> None:
+    y = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    weight = torch.tensor([1 / 3, 30.0])
+    with Probe() as probe:
+        F.binary_cross_entropy_with_logits(torch.zeros(4, 2), y, pos_weight=weight)
+    history = History()
+    history.add_call(1, probe.calls[0])
+    history.begin()
+    # the best of all constant logits, by trying them
+    logits = torch.linspace(-8, 8, 4001)[:, None].expand(-1, 2)
+    losses = torch.stack(
+        [F.binary_cross_entropy_with_logits(logits, row.expand_as(logits), pos_weight=weight, reduction="none")
+         for row in y]
+    ).mean(0)  # fmt: skip
+    assert history.chance == pytest.approx(float(losses.amin(0).mean()), rel=1e-4)
+    assert history.jumps
+
+
 class Functional(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -158,6 +158,12 @@ def test_a_machine_that_hiccups_is_not_waiting_for_data() -> None:
     assert found(history) == {}
 
 
+def test_a_loss_that_rises_all_the_time_is_not_learning() -> None:
+    history = run(lambda step: CHANCE * (1 + 5e-5 * step**2))
+    history.classes = np.arange(1.0, 11) * 100  # not all alike
+    assert found(history)["not_learning"].text.endswith("it rises all the time")
+
+
 # ---- the network
 
 
@@ -386,10 +392,12 @@ def test_the_lines_can_be_moved() -> None:
 def test_a_history_that_is_kept_is_the_same() -> None:
     history = healthy(steps=120)
     history.dropout, history.still = ("a", 0.5), [("b", "no gradient")]
+    history.labels = np.array([[3.0, 1.0], [2.0, 2.0]])
     again = History.from_state(history.state())
     again.total = history.total  # which the trainer says
     assert again.classes.tolist() == history.classes.tolist()
-    again.classes = history.classes  # arrays have no truth value
+    assert again.labels.tolist() == history.labels.tolist()
+    again.classes, again.labels = history.classes, history.labels  # arrays have no truth value
     assert again == history
     assert found(again) == found(history)
 
