@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from datamodules import Digits
 from datamodules.batches import Batches
-from datamodules.images import ImageArrays
+from datamodules.image_arrays import ImageArrays
 from modules.nets import CNN, MLP
 
 Function = Literal["relu", "tanh", "sigmoid", "silu", "elu", "leaky_relu", "linear"]
