@@ -51,17 +51,17 @@ def test_the_second_moment_goes_through_a_deep_network_as_theory_says(how: Init,
 
 @pytest.mark.parametrize(("how", "moment"), [("he", 1.0), ("orthogonal", 1.0), ("xavier", 0.25)])
 def test_the_first_loss_is_that_of_logits_of_the_variance_that_theory_gives(how: Init, moment: float) -> None:
-    logits = outputs_of_layers(rectified(how, depth=2))[-1]
+    made = [outputs_of_layers(rectified(how, depth=2, seed=seed))[-1] for seed in range(8)]
     labels = torch.arange(ROWS) % CLASSES
     # `moment` is the second one of the last features; the last layer's weights have a variance of 1 / n, or 2 / (n + C)
     s2 = moment if how != "xavier" else moment * 2 * WIDTH / (WIDTH + CLASSES)
-    assert float(logits.square().mean()) == pytest.approx(s2, rel=0.35)
+    assert float(torch.stack(made).square().mean()) == pytest.approx(s2, rel=0.3)
     # the mean of ln sum exp z_i over C normal logits of variance s2 less z_y, whose mean is 0: ln of the mean of
     # exp z, which is exp(s2 / 2), has to second order that mean less half its relative variance (exp(s2) - 1) / C
     expected = math.log(CLASSES) + s2 / 2 - (math.exp(s2) - 1) / (2 * CLASSES)
-    # over seeds the loss is off by 0.14 s2, mostly because s2 is that of three layers of random weights
-    assert float(F.cross_entropy(logits, labels)) == pytest.approx(expected, abs=0.3 * s2)
-    assert expected - math.log(CLASSES) > 0.3 * s2, "ln C alone would not do"
+    # over seeds a loss is off by 0.14 s2, as s2 is that of three layers of random weights; the mean of eight by 0.05 s2
+    found = sum(float(F.cross_entropy(logits, labels)) for logits in made) / len(made)
+    assert found == pytest.approx(expected, abs=0.15 * s2), "ln C alone would be 0.5 s2 less"
 
 
 def assert_orthogonal(weight: Tensor, gain: float) -> None:
