@@ -1,5 +1,6 @@
 """What watches a run while it goes."""
 
+from callbacks.averaging import Averaging
 from callbacks.checkpoint import Checkpoint, LastCheckpoint
 from callbacks.config import LogConfig
 from callbacks.doctor import Doctor
@@ -12,9 +13,11 @@ from callbacks.predictions import Residuals
 from callbacks.progress import Progress
 from callbacks.record import Record
 from callbacks.resume import Resume
+from callbacks.schedule_free import ScheduleFree
 from callbacks.tensorboard import TensorBoardViews
 
 __all__ = [
+    "Averaging",
     "CheckMonitors",
     "Checkpoint",
     "Doctor",
@@ -28,5 +31,6 @@ __all__ = [
     "Record",
     "Residuals",
     "Resume",
+    "ScheduleFree",
     "TensorBoardViews",
 ]

@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from callbacks.evaluated import TRAINED, EvaluatedWeights
 from callbacks.loops import Where
 from callbacks.metric_state import load_metric_state, metric_state
 from callbacks.stop import agree
@@ -320,7 +321,12 @@ class LastCheckpoint(Callback):
         self._epoch = epoch
         try:
             weights_only = self.checkpoint.save_weights_only and path.name != LAST
-            return trainer._checkpoint_connector.dump_checkpoint(weights_only)
+            state = trainer._checkpoint_connector.dump_checkpoint(weights_only)
+            for callback in trainer.callbacks if weights_only else ():  # type: ignore[attr-defined]
+                if isinstance(callback, EvaluatedWeights):  # whom Lightning asks for the others alone
+                    callback.on_save_checkpoint(trainer, trainer.lightning_module, state)
+                    state.pop(TRAINED, None)
+            return state
         finally:
             self._epoch = None
 

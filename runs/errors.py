@@ -9,8 +9,8 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 KEYS = (
-    r"(model|data|optimizer|lr_scheduler|parameters|early_stopping|checkpoint|monitor|doctor|trainer|seed_everything|name"
-    r"|weights|weights_rename|weights_skip|on_nonfinite)"
+    r"(model|data|optimizer|lr_scheduler|parameters|averaging|early_stopping|checkpoint|monitor|doctor|trainer"
+    r"|seed_everything|name|weights|weights_rename|weights_skip|on_nonfinite)"
     r"[\w.]*"
 )
 

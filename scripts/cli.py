@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from callbacks import Checkpoint, Doctor, Freeze, Monitor
+from callbacks import Averaging, Checkpoint, Doctor, Freeze, Monitor, ScheduleFree
 from callbacks.hooks import NoProfiler, skip_empty_hooks
 from callbacks.means import use_exact_means
 from datamodules.loaders import make_exact
@@ -97,6 +97,7 @@ class CLI(LightningCLI):
         parser.add_optimizer_args()
         parser.add_lr_scheduler_args()
         parser.add_class_arguments(Parameters, "parameters")
+        parser.add_lightning_class_args(Averaging, "averaging")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.add_lightning_class_args(Monitor, "monitor")
@@ -195,10 +196,14 @@ class CLI(LightningCLI):
         source = config.weights if config.weights.startswith(PREFIX) else str(place)
         say(str(load_weights(self.model, place, config.weights_rename, config.weights_skip or (), source)))
 
-    def freeze(self) -> list[Callback]:
-        """What keeps parameters as they are for some epochs, where the config asks for it."""
-        parameters = self.config_init.parameters
-        return [Freeze(parameters.frozen)] if any(group.frozen_epochs for group in parameters.groups) else []
+    def weight_callbacks(self) -> list[Callback]:
+        """Those that decide which weights are trained, and which are evaluated; to come before others."""
+        averaging, parameters = self.config_init.averaging, self.config_init.parameters
+        callbacks: list[Callback] = [averaging] if averaging.method != "none" else []
+        callbacks.append(ScheduleFree())
+        if any(group.frozen_epochs for group in parameters.groups):
+            callbacks.append(Freeze(parameters.frozen))
+        return callbacks
 
     def _make_exact(self, owner: Any, hook: str) -> None:
         """Let the orders and the shares of a module's loaders follow from the seed alone."""

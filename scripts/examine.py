@@ -106,7 +106,7 @@ class Examination(CLI):
             accumulate_grad_batches=1, reload_dataloaders_every_n_epochs=0, val_check_interval=1.0,
             check_val_every_n_epoch=1,
         )  # fmt: skip
-        return [*self.freeze(), *self.watchers]
+        return [*self.weight_callbacks(), *self.watchers]
 
 
 class Learn(Callback):

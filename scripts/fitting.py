@@ -117,9 +117,8 @@ class FitCLI(CLI):
         self.log_config: LogConfig | None = None
         if config["barebones"]:
             config.update(dict.fromkeys(("logger", "profiler", "log_every_n_steps", "enable_model_summary")))
-            return [self.record]
+            return [*self.weight_callbacks(), self.record]
         callbacks: list[Callback] = [self.record, CheckMonitors(MONITOR), self.config_init.early_stopping]
-        callbacks += self.freeze()
         if self.config.on_nonfinite != "ignore":
             callbacks.append(self.nonfinite)
         if self.config.monitor.every_n_steps and config["logger"] and not config["fast_dev_run"]:
@@ -139,7 +138,7 @@ class FitCLI(CLI):
             self.last = LastCheckpoint(checkpoint, self.nonfinite.check)
             # the first of all, so that others find restored what it restores
             callbacks = [self.last, *callbacks, checkpoint, Resume(ends(self.config_dict))]
-        return callbacks
+        return [*self.weight_callbacks(), *callbacks]
 
     def _accepts(self, override: str) -> bool:
         """Whether the config is valid with one more key on the command line."""

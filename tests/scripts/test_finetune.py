@@ -163,9 +163,14 @@ def test_a_run_s_weights_by_its_name(command: Command) -> None:
     assert f"tensors from {LOGS}/cnn/version_0/checkpoints/epoch000-step000019.ckpt, 100.0% of the p" in done.out
 
 
-def test_two_processes_freeze_and_thaw_as_one_does(command: Command, tmp_path: Path) -> None:
+def test_two_processes_freeze_thaw_and_average_as_one_does(command: Command, tmp_path: Path) -> None:
     keys = [*ARGS, '--parameters.groups=[{match: "layer.weight", frozen_epochs: 2}]', "--trainer.max_epochs=4"]
+    keys += ["--averaging.method=ema", "--averaging.decay=0.8"]
     with running(tmp_path, *DDP, *keys) as fit:
         assert (fit.end(120), fit.err) == (0, "")
     assert command("fit", *keys, "--name=one").status == 0
-    check_same_training(tmp_path / RUN, LOGS / "one/version_0", 24)
+    runs = [tmp_path / RUN, LOGS / "one/version_0"]
+    check_same_training(*runs, 24)  # `state_dict` has the averages
+    trained = [torch.load(run / "checkpoints/last.ckpt", weights_only=True)["current_model_state"] for run in runs]
+    for name, value in trained[0].items():
+        assert torch.allclose(value, trained[1][name], rtol=1e-4, atol=1e-6)
