@@ -1,5 +1,6 @@
 """Averages of the weights over the steps, which often generalise better than the last ones."""
 
+from itertools import compress
 from typing import Any, Literal, get_args
 
 import torch
@@ -7,7 +8,6 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from torch import Tensor
 
 from callbacks.evaluated import EvaluatedWeights, copy_into, values_of
 
@@ -43,7 +43,7 @@ class Averaging(EvaluatedWeights, WeightAveraging):
         if start_epoch is not None and start_epoch < 0:
             raise ValueError(f"averaging.start_epoch: {start_epoch} is below 0")
         EvaluatedWeights.__init__(self)
-        WeightAveraging.__init__(self, multi_avg_fn=self._average)
+        WeightAveraging.__init__(self)
         self.method, self.decay, self.start_epoch = method, decay, start_epoch
         self._started = False  # whether there is an average
 
@@ -72,19 +72,32 @@ class Averaging(EvaluatedWeights, WeightAveraging):
             return
         if self.method == "swa" and not trainer.is_last_batch:  # before the validation of the epoch, and not after it
             return
-        assert self._average_model is not None
-        self._average_model.update_parameters(pl_module)
+        self._update()
         self._latest_update_step, self._started = trainer.global_step, True
 
-    def _average(self, averages: list[Tensor], values: list[Tensor], count: Any) -> None:
-        """Put new values, all of the same dtype, into averages of earlier ones."""
-        if not averages[0].is_floating_point():  # numbers of batches and the like
-            torch._foreach_copy_(averages, values)
-            return
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # of a run that goes on within an epoch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # listed once: `AveragedModel.update_parameters` does that in each step, which takes twenty times as long as
+        # the averaging of a small network
+        assert self._average_model is not None
+        averages, values = values_of(self._average_model.module), values_of(pl_module)
+        floats = [average.is_floating_point() for average in averages]
+        self._floats = list(compress(averages, floats)), list(compress(values, floats))
+        counts = [not is_float for is_float in floats]  # numbers of batches and the like
+        self._counts = list(compress(averages, counts)), list(compress(values, counts))
+
+    @torch.no_grad()
+    def _update(self) -> None:
         assert self._average_model is not None
         count = int(self._average_model.n_averaged)
         old = min(self.decay, (1 + count) / (10 + count)) if self.method == "ema" else count / (count + 1)
-        torch._foreach_lerp_(averages, values, 1 - old)
+        averages, values = self._floats
+        torch._foreach_lerp_(averages, values, 1 - (old if count else 0.0))
+        if self._counts[0]:
+            torch._foreach_copy_(*self._counts)
+        self._average_model.n_averaged += 1
 
     # ---- in place of the trained weights
 
