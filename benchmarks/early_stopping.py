@@ -4,9 +4,9 @@ usage: python benchmarks/early_stopping.py [--seeds 3] [--epochs 40]
 
 configs/cnn.yaml without augmentation and with half of its training part held out for validation, so that 718 digits
 train; once at a constant learning rate and once with the recipe's schedule, which ends at next to nothing. Of each way
-the mean over seeds: epochs trained, seconds of training, the best validation loss, and of the test (360 digits) the loss
-and the accuracy of the weights that one would take: the last ones where nothing looks at the validation, and those of
-the best validation loss otherwise.
+the mean over seeds: epochs trained, seconds of training, the best validation loss, and of the test (360 digits) the
+loss and the accuracy of the weights that one would take: the last ones where nothing looks at the validation, and those
+of the best validation loss otherwise.
 """
 
 import argparse

@@ -102,4 +102,4 @@ def copy_into(module: torch.nn.Module, values: list[Tensor]) -> None:
 def _state_of(module: LightningModule, names: Iterable[str]) -> dict[str, Any]:
     """Copies of what a module has by these names."""
     state = module.state_dict()
-    return {name: state[name].detach().clone() for name in names}
+    return {name: value.detach().clone() if isinstance(value := state[name], Tensor) else value for name in names}
