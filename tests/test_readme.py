@@ -85,6 +85,8 @@ def test_every_script_command_of_the_readme_runs(clone: Path) -> None:
     shorter = {
         "gpt.yaml": " --trainer.max_steps 20 --trainer.val_check_interval 20",
         "images.yaml": " --trainer.max_epochs 1 --trainer.limit_train_batches 6",
+        "finetune.yaml": " --trainer.max_epochs 1 --trainer.limit_train_batches 2 --data.size 32",
+        "finetune_text.yaml": " --trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1",
     }
     short = [
         line
