@@ -30,12 +30,20 @@ WAYS = {"fine-tuned": [], "from scratch": ["--weights=null", "--parameters.group
 
 
 class Few:
-    """Leaves so many training samples."""
+    """Leaves some training samples.
 
-    samples = 200
-    few_seed = 0
+    Args:
+        samples: How many.
+        few_seed: Which ones.
+        kwargs: Of the datamodule.
+    """
+
     parts: dict[str, Any]
     labels: torch.Tensor
+
+    def __init__(self, samples: int = 200, few_seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.samples, self.few_seed = samples, few_seed
 
     def load(self) -> None:
         super().load()  # type: ignore[misc]
@@ -47,29 +55,11 @@ class Few:
 
 
 class FewDigits(Few, DigitImages):
-    """Some of the digits.
-
-    Args:
-        samples: How many for training.
-        few_seed: Which ones.
-    """
-
-    def __init__(self, samples: int = 200, few_seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.samples, self.few_seed = samples, few_seed
+    """Some of the digits."""
 
 
 class FewParagraphs(Few, DocParagraphs):
-    """Some of the paragraphs.
-
-    Args:
-        samples: How many for training.
-        few_seed: Which ones.
-    """
-
-    def __init__(self, samples: int = 200, few_seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.samples, self.few_seed = samples, few_seed
+    """Some of the paragraphs."""
 
 
 def measured(recipe: str, way: list[str], seed: int, samples: int, folder: Path) -> dict[str, Any]:

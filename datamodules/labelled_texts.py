@@ -2,7 +2,6 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +13,10 @@ from datamodules.ragged import Ragged, TextBatches
 from datamodules.splits import PARTS, Samples, check_fractions, counted
 from datamodules.table_files import TableFile, to_texts
 from datamodules.text_rows import TextRows, joined, tokens_of_texts
-from datamodules.token_files import Tokenizer, configured_tokenizer, tokenizer_from
+from datamodules.tokenized import Tokenized
 
 
-class TextClassification(Classes):
+class TextClassification(Tokenized, Classes):
     """A table with a column of texts and one of labels.
 
     All tokens are kept in memory, four bytes each. Parts that no column says are drawn, seeded, each with its share of
@@ -71,7 +70,6 @@ class TextClassification(Classes):
         self.label_column, self.split_column = label_column, split_column
         self.tokenizer_file, self.max_tokens, self.drop_missing = tokenizer, max_tokens, drop_missing
         self.shares, self.split_seed = {"test": test_fraction, "val": val_fraction}, split_seed
-        self._tokenizer: Tokenizer | None = None
 
     # ---- what the network is told
 
@@ -91,23 +89,11 @@ class TextClassification(Classes):
         return self._facts.get("context", self.max_tokens)
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """Of the run, if there is one, or of the config."""
-        if self._tokenizer is None:
-            known = tokenizer_from(self._facts["tokenizer"]) if self._facts else None
-            self._tokenizer = known or configured_tokenizer(self.tokenizer_file)
-        return self._tokenizer
-
-    @property
     def has_test_data(self) -> bool:
         """Whether there is a test part."""
         if not hasattr(self, "parts"):
             self.load()
         return "test" in self.parts
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._tokenizer = None
 
     # ---- Lightning's hooks
 

@@ -9,18 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.arrays import Arrays
 from datamodules.batches import Batches, mix_seed
 from datamodules.splits import check_fractions
 from datamodules.token_files import (
-    Tokenizer,
-    configured_tokenizer,
     files_key,
     read_texts,
     text_files,
-    tokenizer_from,
     tokens_of,
 )
+from datamodules.tokenized import Tokenized
 
 
 class Windows(Batches):
@@ -66,7 +63,7 @@ class Windows(Batches):
         return windows[:, :-1], windows[:, 1:]
 
 
-class Text(Arrays):
+class Text(Tokenized):
     """Text files, as one row of tokens in a file that is mapped into memory.
 
     The first part is for training, the next for validation, the last for the test, if there is one: text that
@@ -110,7 +107,6 @@ class Text(Arrays):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.window = context
         self.cache_dir = Path(cache_dir).expanduser()
-        self._tokenizer: Tokenizer | None = None
 
     # ---- what a subclass may give
 
@@ -140,21 +136,9 @@ class Text(Arrays):
         return self.facts["bytes_per_token"]
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """Of the run, if there is one, or of the config."""
-        if self._tokenizer is None:
-            known = tokenizer_from(self._facts["tokenizer"]) if self._facts else None
-            self._tokenizer = known or configured_tokenizer(self.tokenizer_file)
-        return self._tokenizer
-
-    @property
     def has_test_data(self) -> bool:
         """Whether a part is held out for the test."""
         return self.test_fraction > 0
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._tokenizer = None
 
     # ---- Lightning's hooks
 
