@@ -107,7 +107,12 @@ def test_texts_of_a_table_are_told_apart_after_few_of_them(command: Command) -> 
         csv.writer(file).writerows([("text", "label"), *rows])
     data = ["--data=datamodules.TextClassification", "--data.path=my texts.csv", "--data.val_fraction=0.1"]
     data += ["--data.test_fraction=0.1", f"--data.tokenizer={MINILM}/tokenizer.json", "--data.batch_size=20"]
-    small = [*TEXT, *data, f"--model.net.folder={two_layers_of_minilm()}", "--parameters.groups.lr_scale=0.3"]
+    small = [
+        *TEXT,
+        *data,
+        f"--model.net.folder={two_layers_of_minilm()}",
+        '--parameters.groups=[{match: "net.backbone.*", lr_scale: 0.3}]',
+    ]
     done = command("fit", *small)
     assert (done.status, done.err) == (0, "")
     assert "10 steps an epoch" in done.out  # 200 texts
