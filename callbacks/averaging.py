@@ -68,7 +68,9 @@ class Averaging(EvaluatedWeights, WeightAveraging):
         self._average_model.module.to(pl_module.device)  # its counter stays where reading it waits for nothing
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:  # type: ignore[override]
-        if trainer.global_step == self._latest_update_step or trainer.current_epoch < self._first:
+        if trainer.global_step == self._latest_update_step:
+            return
+        if trainer.current_epoch < self._first and not self._started:  # an average that has begun does not pause
             return
         if self.method == "swa" and not trainer.is_last_batch:  # before the validation of the epoch, and not after it
             return

@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from callbacks.evaluated import TRAINED, EvaluatedWeights
+from callbacks.evaluated import EvaluatedWeights
 from callbacks.loops import Where
 from callbacks.metric_state import load_metric_state, metric_state
 from callbacks.stop import agree
@@ -325,7 +325,6 @@ class LastCheckpoint(Callback):
             for callback in trainer.callbacks if weights_only else ():  # type: ignore[attr-defined]
                 if isinstance(callback, EvaluatedWeights):  # whom Lightning asks for the others alone
                     callback.on_save_checkpoint(trainer, trainer.lightning_module, state)
-                    state.pop(TRAINED, None)
             return state
         finally:
             self._epoch = None

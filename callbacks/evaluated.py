@@ -63,9 +63,10 @@ class EvaluatedWeights(Callback):
         if not shown:
             self._show(trainer, pl_module)
         evaluated = _state_of(pl_module, checkpoint["state_dict"])
-        self.keep(checkpoint)
         self._hide(trainer, pl_module)
-        checkpoint[TRAINED] = _state_of(pl_module, checkpoint["state_dict"])
+        if "optimizer_states" in checkpoint:  # otherwise no run will go on from it
+            self.keep(checkpoint)
+            checkpoint[TRAINED] = _state_of(pl_module, checkpoint["state_dict"])
         checkpoint["state_dict"] = evaluated
         if shown:  # a validation goes on
             self._show(trainer, pl_module)

@@ -41,6 +41,6 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from datamodules import doc_paragraphs, labelled_texts, table_sets, tables
 
-        return next(getattr(room, name) for room in (table_sets, tables, doc_paragraphs, labelled_texts)
-                    if hasattr(room, name))  # fmt: skip
+        files = (table_sets, tables, doc_paragraphs, labelled_texts)
+        return next(getattr(file, name) for file in files if hasattr(file, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

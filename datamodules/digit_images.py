@@ -23,10 +23,11 @@ class DigitImages(ImageFolder):
         super().__init__(root, size=size, channels=channels, **kwargs)
 
     def list_images(self) -> Listed:
-        self.root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root.parent / f".{self.root.name}.lock"):
-            if not self.root.exists():
-                write_digits(self.root)
+        if not self.root.exists():
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root.parent / f".{self.root.name}.lock"):
+                if not self.root.exists():  # another process may have written it meanwhile
+                    write_digits(self.root)
         return super().list_images()
 
 

@@ -24,14 +24,18 @@ class DocParagraphs(TextClassification):
         super().__init__(path, **kwargs)
 
     def load(self) -> None:
+        if not self.path.exists():
+            self._write()
+        super().load()
+
+    def _write(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.parent / f".{self.path.name}.lock"):
-                if not self.path.exists():
+                if not self.path.exists():  # another process may have written it meanwhile
                     write_paragraphs(self.path)
         except OSError as error:
             raise ValueError(f"data.path: can't write {self.path} ({error.strerror or error})") from error
-        super().load()
 
 
 def write_paragraphs(path: Path) -> None:

@@ -137,6 +137,7 @@ class TextClassification(Tokenized, Classes):
         if not known and not counts.min():
             raise ValueError(f"data.path: class {names[int(counts.argmin())]!r} has no text to train on")
         self.parts = {name: torch.from_numpy(parts[name]) for name in parts if name == "train" or len(parts[name])}
+        self._warn_of_leaks(texts)
         if not self._facts:
             self._facts = {
                 "class_names": names,
@@ -179,6 +180,14 @@ class TextClassification(Tokenized, Classes):
             raise ValueError(
                 f"data.path: row {number} of {self.path} has no {column}; --data.drop_missing true leaves such rows out"
             )
+
+    def _warn_of_leaks(self, texts: list[str]) -> None:
+        trained = {texts[i] for i in self.parts["train"].tolist()}
+        for name in ("val", "test"):
+            both = [texts[i] for i in self.parts.get(name, torch.empty(0)).tolist() if texts[i] in trained]
+            if both:
+                told = f"{counted(both, 'text')} of the {name} part of {self.path} among the training texts"
+                warnings.warn(f"{told}, the first: {both[0][:60]!r}", UserWarning, stacklevel=2)
 
     def _warn_of_twins(self, texts: list[str]) -> None:
         first: dict[str, int] = {}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.losses import focal_loss
+from modules.losses import focal_loss, weights_of
 from modules.metrics import ClassSums, MacroF1, MacroRecall, Mean
 from modules.task import Task
 
@@ -66,7 +66,7 @@ class Classifier(Task):
         self.label_smoothing = label_smoothing
         self.loss, self.focal_gamma = loss, focal_gamma
         self.class_weights = class_weights
-        self.register_buffer("weight", _weights(class_weights, num_classes), persistent=False)
+        self.register_buffer("weight", weights_of("class_weights", class_weights, num_classes), persistent=False)
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         if channels_last:
             # mypy does not know the overload of `Module.to` that takes a memory format
@@ -163,16 +163,3 @@ def _metrics(stage: str, num_classes: int) -> nn.ModuleDict:
     if stage != "train":
         metrics |= zip(BY_CLASS, (MacroRecall(num_classes), MacroF1(num_classes)), strict=True)
     return nn.ModuleDict(metrics)
-
-
-def _weights(chosen: str | list[float], num_classes: int) -> Tensor | None:
-    """Of the classes `(num_classes,)`; None for none; ones where they are to come from the data."""
-    if chosen == "none":
-        return None
-    if isinstance(chosen, str):
-        return torch.ones(num_classes)
-    if len(chosen) != num_classes:
-        raise ValueError(f"model.class_weights: {len(chosen)} weights for {num_classes} classes")
-    if min(chosen) < 0 or max(chosen) == 0:
-        raise ValueError(f"model.class_weights: {chosen} must be 0 or more, and not all 0")
-    return torch.tensor(chosen, dtype=torch.float32)

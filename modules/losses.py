@@ -58,3 +58,20 @@ def binary_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, pos_we
     there = -labels * (gamma * log_q).exp() * log_p
     absent = -(1 - labels) * (gamma * log_p).exp() * log_q
     return ((there if pos_weight is None else there * pos_weight) + absent).mean()
+
+
+def weights_of(key: str, chosen: str | list[float], count: int) -> Tensor | None:
+    """The weights of classes `(count,)`; None for `none`; ones where they are to come from the data.
+
+    Raises:
+        ValueError: There are more or fewer of them, one is negative, or all are 0.
+    """
+    if chosen == "none":
+        return None
+    if isinstance(chosen, str):
+        return torch.ones(count)
+    if len(chosen) != count:
+        raise ValueError(f"model.{key}: {len(chosen)} weights for {count} classes")
+    if min(chosen) < 0 or max(chosen) == 0:
+        raise ValueError(f"model.{key}: {chosen} must be 0 or more, and not all 0")
+    return torch.tensor(chosen, dtype=torch.float32)

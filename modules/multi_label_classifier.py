@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modules.losses import binary_focal_loss
+from modules.losses import binary_focal_loss, weights_of
 from modules.metrics import MacroF1, Mean
 from modules.task import Task
 
@@ -59,7 +59,7 @@ class MultiLabelClassifier(Task):
         self.num_classes = num_classes
         self.loss, self.focal_gamma = loss, focal_gamma
         self.pos_weight = pos_weight
-        self.register_buffer("weight", _weights(pos_weight, num_classes), persistent=False)
+        self.register_buffer("weight", weights_of("pos_weight", pos_weight, num_classes), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs `(N, ...)` to logits `(N, num_classes)`."""
@@ -130,16 +130,3 @@ def _metrics(stage: str, num_classes: int) -> nn.ModuleDict:
     if stage != "train":
         metrics |= {"macro_f1": MacroF1(num_classes), "exact_match": Mean()}
     return nn.ModuleDict(metrics)
-
-
-def _weights(chosen: str | list[float], num_classes: int) -> Tensor | None:
-    """Of the labels `(num_classes,)`; None for none; ones where they are to come from the data."""
-    if chosen == "none":
-        return None
-    if isinstance(chosen, str):
-        return torch.ones(num_classes)
-    if len(chosen) != num_classes:
-        raise ValueError(f"model.pos_weight: {len(chosen)} weights for {num_classes} labels")
-    if min(chosen) < 0:
-        raise ValueError(f"model.pos_weight: {min(chosen)} is below 0")
-    return torch.tensor(chosen, dtype=torch.float32)

@@ -192,3 +192,18 @@ def test_an_average_of_averages_is_refused() -> None:
 def test_what_can_not_be_is_told(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Averaging(**options)
+
+
+def test_an_average_that_has_begun_does_not_pause_when_the_run_becomes_longer() -> None:
+    callback = Averaging("swa", start_epoch=1)
+
+    class Later(Callback):
+        """As a run that goes on with more epochs, of which other ones are the last quarter."""
+
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.current_epoch == 2:
+                callback._first = 9
+
+    _, seen = fit(callback, Later(), epochs=4)
+    ends = [seen.trained[STEPS * (epoch + 1) - 1]["layers.0.weight"] for epoch in range(1, 4)]
+    assert torch.allclose(seen.evaluated[-1]["layers.0.weight"], torch.stack(ends).mean(0), atol=1e-6)

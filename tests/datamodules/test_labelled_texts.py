@@ -67,6 +67,13 @@ def test_equal_texts_come_into_the_same_part_and_two_labels_are_told() -> None:
         loaded(frame)
 
 
+def test_a_text_of_training_and_of_the_test_is_told() -> None:
+    frame = table(split=["train"] * 30 + ["val"] * 6 + ["test"] * 4)
+    frame.loc[38, "text"] = frame.loc[4, "text"]
+    with pytest.warns(UserWarning, match="1 text of the test part of my texts.csv among the training texts, the first"):
+        loaded(frame)
+
+
 def test_what_is_too_long_is_cut_off_and_what_was_learnt_is_kept() -> None:
     data = loaded(table(), max_tokens=5)
     assert data.context == 5

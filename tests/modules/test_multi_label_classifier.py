@@ -140,8 +140,8 @@ def test_a_device_without_a_sample_adds_nothing() -> None:
         ({"loss": "cross_entropy"}, "model.loss: 'cross_entropy' is unknown; allowed are bce, focal, or a class_path"),
         ({"loss": nn.MSELoss(), "pos_weight": "balanced"}, "model.loss: MSELoss takes no pos_weight"),
         ({"focal_gamma": -1.0}, "model.focal_gamma: -1.0 is below 0"),
-        ({"pos_weight": [1.0]}, "model.pos_weight: 1 weights for 3 labels"),
-        ({"pos_weight": [1.0, -2.0, 1.0]}, "model.pos_weight: -2.0 is below 0"),
+        ({"pos_weight": [1.0]}, "model.pos_weight: 1 weights for 3 classes"),
+        ({"pos_weight": [1.0, -2.0, 1.0]}, "model.pos_weight: [1.0, -2.0, 1.0] must be 0 or more, and not all 0"),
     ],
 )
 def test_impossible_values(options: dict[str, Any], said: str) -> None:
