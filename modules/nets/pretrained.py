@@ -1,7 +1,6 @@
 """A network of any package, with a new last layer."""
 
 import difflib
-import inspect
 from importlib import import_module
 from typing import Any
 
@@ -15,10 +14,11 @@ class Pretrained(nn.Module):
     of the trained ones, which is read when a run begins and never again.
 
     Args:
-        network: `class_path` of a class, a function or a class method, as `torchvision.models.resnet18`, and its
-            `init_args`. The network takes inputs `(N, ...)` and gives outputs `(N, K)`, or an object that has them as
-            `logits`.
+        network: The path of a class, a function or a class method that makes the network, as
+            `torchvision.models.resnet18`. It takes inputs `(N, ...)` and gives outputs `(N, K)`, or an object that has
+            them as `logits`.
         num_outputs: Outputs of the new layer. Comes from the data.
+        arguments: What it is made with, by name.
         head: Name of the layer that is replaced, as `fc`, the last one by which outputs are made; `auto` is the last
             linear layer.
         dropout: Probability with which a feature is dropped before the new layer, during training.
@@ -27,11 +27,18 @@ class Pretrained(nn.Module):
         ValueError: The network can't be made, has no such layer, or an argument is out of its range.
     """
 
-    def __init__(self, network: dict[str, Any], num_outputs: int, head: str = "auto", dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: str,
+        num_outputs: int,
+        arguments: dict[str, Any] | None = None,
+        head: str = "auto",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise ValueError(f"model.net.dropout: {dropout} is outside [0, 1)")
-        self.backbone = _made(network)
+        self.backbone = _made(network, arguments or {})
         name, last = _last_layer(self.backbone, head)
         features = last.in_features if isinstance(last, nn.Linear) else last.in_channels
         parent, _, attribute = name.rpartition(".")
@@ -53,16 +60,15 @@ class Pretrained(nn.Module):
         return self.head(self.dropout(features.flatten(1)))
 
 
-def _made(network: dict[str, Any]) -> nn.Module:
-    path = network.get("class_path")
-    if not isinstance(path, str) or network.keys() - {"class_path", "init_args"}:
-        raise ValueError(f"model.net.network: {network} is no class_path with init_args")
-    maker, arguments = _found(path), network.get("init_args") or {}
+def _made(path: str, arguments: dict[str, Any]) -> nn.Module:
+    maker = _found(path)
+    if not callable(maker):
+        raise ValueError(f"model.net.network: {path} is a {type(maker).__name__}, and makes nothing")
     try:
-        inspect.signature(maker).bind(**arguments)
-    except TypeError as error:
-        raise ValueError(f"model.net.network: {path} refuses its arguments: {error}") from error
-    made = maker(**arguments)
+        made = maker(**arguments)
+    except Exception as error:  # the network's own, of whichever kind; --debug shows where
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"model.net.arguments: {path} can't be made with {arguments}: {told}") from error
     if not isinstance(made, nn.Module):
         raise ValueError(f"model.net.network: {path} makes a {type(made).__name__}, and no network")
     return made
@@ -86,7 +92,10 @@ def _found(path: str) -> Any:
                 raise ValueError(f"model.net.network: no {word!r} in {name}{hint}")
             place = getattr(place, word)
         return place
-    raise ValueError(f"model.net.network: no module named {words[0]!r} is installed, for {path}")
+    raise ValueError(
+        f"model.net.network: {path}, and no package {words[0]!r} is installed here; that of the recipe comes with "
+        "pip install -e '.[pretrained]'"
+    )
 
 
 def _last_layer(network: nn.Module, head: str) -> tuple[str, Any]:

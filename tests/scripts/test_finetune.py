@@ -161,6 +161,38 @@ def test_what_can_not_be_is_one_line(command: Command, options: list[str], messa
     assert not LOGS.exists() or not list(LOGS.rglob("*.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--model.net.network=no_such.Net"],
+            "model.net.network: no_such.Net, and no package 'no_such' is installed he",
+        ),
+        (["--model.net.network=torch.nn.Linea"], "model.net.network: no 'Linea' in torch.nn; did you mean 'Linear'?"),
+        (
+            ["--model.net.arguments.depth=3"],
+            "model.net.arguments: efficientnet_lite_pytorch.EfficientNet.from_name can't be made with {'model_nam",
+        ),
+        (
+            ["--model.net.head=_fx"],
+            "model.net.head: '_fx', and there is no such linear layer or 1 x 1 convolution in E",
+        ),
+        (["--model.net.netwrk=x"], "model.net.netwrk: no such key of modules.nets.Pretrained; did you mean 'model.net"),
+    ],
+)
+def test_a_network_that_can_not_be_made_is_one_line(command: Command, options: list[str], message: str) -> None:
+    result = command("fit", *IMAGES, *options)
+    assert (result.status, result.err[: len(message) + 7], result.err.count("\n")) == (2, f"error: {message}", 1)
+
+
+def test_another_network_by_its_path_alone(command: Command) -> None:
+    own = ["--model.net.network=tests.modules.nets.test_pretrained.Plain", "--model.net.arguments={width: 12}"]
+    own += ["--weights=null", "--parameters.groups=[]", "--trainer.max_epochs=1"]
+    done = command("fit", *IMAGES, *few_digits(80, 20), *own, "--data.batch_size=16")
+    assert (done.status, done.err) == (0, "")
+    assert "Classifier with Pretrained (202 parameters)" in done.out  # 48 + 24 of the body, 13 x 10 of the head
+
+
 def test_a_run_s_weights_by_its_name(command: Command) -> None:
     assert command("fit", *SMALL, "--trainer.max_epochs=1").status == 0
     done = command("fit", *SMALL, "--trainer.max_epochs=1", "--weights=cnn", "--name=next")

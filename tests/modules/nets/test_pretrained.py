@@ -48,7 +48,7 @@ def made_by_a_function(width: int) -> nn.Module:
 
 
 def pretrained(name: str, head: str = "auto", **init_args: Any) -> Pretrained:
-    return Pretrained({"class_path": f"{HERE}.{name}", "init_args": init_args}, num_outputs=4, head=head)
+    return Pretrained(f"{HERE}.{name}", 4, init_args, head)
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,16 @@ def test_its_weights_are_called_backbone_and_head() -> None:
     ("options", "message"),
     [
         ({"name": "Plane"}, f"model.net.network: no 'Plane' in {HERE}; did you mean 'Plain'"),
-        ({"name": "Plain", "depth": 3}, "refuses its arguments: got an unexpected keyword argument 'depth'"),
+        (
+            {"name": "Plain", "depth": 3},
+            r"model.net.arguments: .*Plain can't be made with {'depth': 3}: TypeError: .* keyword argument 'depth'",
+        ),
         (
             {"name": "Plain", "head": "fc"},
             "'fc', and there is no such linear layer or 1 x 1 convolution in Plain; ",
         ),
         ({"name": "Plain", "head": "clasifier.1"}, "did you mean 'classifier.1'?"),
-        ({"name": "HERE"}, "model.net.network: .*HERE refuses its arguments: .* is not a callable object"),
+        ({"name": "HERE"}, "model.net.network: .*HERE is a str, and makes nothing"),
     ],
 )
 def test_what_can_not_be_made_is_one_line(options: dict[str, Any], message: str) -> None:
@@ -103,10 +106,11 @@ def test_what_can_not_be_made_is_one_line(options: dict[str, Any], message: str)
 
 
 def test_a_package_that_is_not_there_is_told() -> None:
-    with pytest.raises(ValueError, match=r"no module named 'no_such_package' is installed, for no_such_package.Net"):
-        Pretrained({"class_path": "no_such_package.Net"}, 3)
-    with pytest.raises(ValueError, match="is no class_path with init_args"):
-        Pretrained({"class": "x.Y"}, 3)
+    message = (
+        r"^model.net.network: no_such_package.Net, and no package 'no_such_package' is installed here; that of the"
+    )
+    with pytest.raises(ValueError, match=message):
+        Pretrained("no_such_package.Net", 3)
 
 
 def test_a_layer_that_is_not_the_last_one_is_told() -> None:
