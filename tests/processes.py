@@ -1,9 +1,11 @@
-"""Real processes of `scripts/fit.py`, for tests that end them: started, watched, and always cleared away."""
+"""Real processes of `scripts/fit.py`, for tests that end them: started, watched, and always cleared away.
+
+They are forked from one that has imported everything (`tests.preloaded`); the other processes of a run with several
+ones are started by Lightning, as always. Tests of the start itself start Python.
+"""
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from tests.preloaded import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKS = "marks.txt"
@@ -62,24 +66,10 @@ class Fit:
         self._out, self._err = folder / f"{time.time_ns()}.out", folder / f"{time.time_ns()}.err"
         own = ("FIT_", "SLURM_", "PL_", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_", "COLUMNS")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        line = [sys.executable, str(ROOT / "scripts" / "fit.py"), *map(str, args)]
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in background jobs of a shell, and inherited
-        if ignored:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            with self._out.open("w") as out, self._err.open("w") as err:
-                self.process = subprocess.Popen(
-                    line,
-                    cwd=folder,
-                    env={**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    start_new_session=True,
-                )
-        finally:
-            if ignored:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+        line = [str(ROOT / "scripts" / "fit.py"), *map(str, args)]
+        variables = {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self.process = Process(line, folder, variables, out, err)
 
     @property
     def out(self) -> str:
