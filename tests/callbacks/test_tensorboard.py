@@ -25,6 +25,7 @@ from datamodules import Augment, ImageArrays
 from modules import Classifier
 from tests.conftest import Loader, quick_trainer
 
+pytestmark = pytest.mark.pictures
 VIEWS = ["confusion_matrix", "inputs/augmented", "inputs/stored", "mistakes"]
 
 

@@ -223,9 +223,9 @@ Recordings = Callable[[str], Recording]
 
 @pytest.fixture(autouse=True)
 def pictures() -> Iterator[pytest.MonkeyPatch]:
-    """Draw no pictures, which takes longer than the training; its `undo` lets them be drawn.
+    """Show nothing at a run's end, and make no report; its `undo` lets it be shown.
 
-    And make no report: it comes after the run's end is on the disk, and can be made again.
+    That takes longer than the training. The report comes after the run's end is on the disk, and can be made again.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FitCLI, "report", lambda *args: None)
@@ -453,6 +453,7 @@ def test_what_a_callback_does_to_the_training_lasts(callback: str, command: Comm
 # ---- what a run leaves beside its checkpoints
 
 
+@pytest.mark.pictures
 def test_a_run_that_crashed_after_its_last_step_has_its_pictures_in_tensorboard(
     command: Command, pictures: pytest.MonkeyPatch
 ) -> None:
