@@ -135,7 +135,7 @@ class ImageFolder(Images):
         names = self._facts.get("class_names") or _trained_classes(listed)
         if not names:
             raise ValueError(f"data.root: {self.root} has no images to train on")
-        self.labels = self._label(listed, names, cached)
+        self.labels = self._label(listed, names)
         self.images = torch.from_numpy(cached.pixels)
         self.parts = self._divide(listed, cached, names)
         if not self._facts:
@@ -169,30 +169,26 @@ class ImageFolder(Images):
             raise ValueError(f"data.max_bad_files: {self.max_bad_files}, and {told}{where}")
         _warn(f"{told}{where if len(reasons) > 3 else ''}")
 
-    def _label(self, listed: Listed, names: list[str], cached: Cached) -> Tensor:
+    def _label(self, listed: Listed, names: list[str]) -> Tensor:
         """The labels `(N,)` int64."""
         places = {name: place for place, name in enumerate(names)}
         for path, name in zip(listed.paths, listed.classes, strict=True):
             if name not in places:
                 raise ValueError(f"data.root: {path} is of class {name!r}, which has no training{nearest(name, names)}")
-        labels = [places[name] for name in listed.classes]
-        twins: dict[str, int] = {}
-        both = [
-            f"{listed.paths[i]} and {listed.paths[twins[digest]]}"
-            for i, digest in enumerate(cached.hashes)
-            if digest and labels[twins.setdefault(digest, i)] != labels[i] and listed.paths[i] not in cached.reasons
-        ]
-        if both:
-            _warn(f"{counted(both, 'image')} with two labels, in files that are the same: {_few(both)}")
-        return torch.tensor(labels, dtype=torch.int64)
+        return torch.tensor([places[name] for name in listed.classes], dtype=torch.int64)
 
     def _divide(self, listed: Listed, cached: Cached, names: list[str]) -> dict[str, Tensor]:
         usable = np.array([path not in cached.reasons for path in listed.paths])
         shares = {"test": self.test_fraction, "val": self.val_fraction}
         samples = Samples(cached.hashes, self.labels.numpy(), names, "data.root", "image")
+        pairs = [pair for pair in samples.contradictions() if usable[pair[0]]]
+        if both := [f"{listed.paths[i]} and {listed.paths[earlier]}" for i, earlier in pairs]:
+            _warn(f"{counted(both, 'image')} with two labels, in files that are the same: {_few(both)}")
         parts = samples.divide(np.where(usable, listed.parts, LEFT_OUT), shares, self.split_seed)
         self._check_parts(parts, names)
-        self._warn_of_leaks(parts, cached.hashes, listed.paths)
+        for name, pairs in samples.leaks(parts).items():
+            both = [f"{listed.paths[i]} is {listed.paths[trained]}" for i, trained in pairs]
+            _warn(f"{counted(both, 'image')} of the {name} part among the training images: {_few(both)}")
         return {name: torch.from_numpy(parts[name]) for name in parts if name == "train" or len(parts[name])}
 
     def _check_parts(self, parts: dict[str, np.ndarray], names: list[str]) -> None:
@@ -203,13 +199,6 @@ class ImageFolder(Images):
             raise ValueError(f"data.root: {self.root} has a single class, {names[0]!r}; each class needs a folder")
         if not counts.min():
             raise ValueError(f"data.root: class {names[int(counts.argmin())]!r} has no image to train on")
-
-    def _warn_of_leaks(self, parts: dict[str, np.ndarray], hashes: Sequence[str], paths: Sequence[str]) -> None:
-        trained = {hashes[i]: i for i in parts["train"].tolist()}
-        for name in ("val", "test"):
-            both = [f"{paths[i]} is {paths[trained[hashes[i]]]}" for i in parts[name].tolist() if hashes[i] in trained]
-            if both:
-                _warn(f"{counted(both, 'image')} of the {name} part among the training images: {_few(both)}")
 
 
 def _trained_classes(listed: Listed) -> list[str]:

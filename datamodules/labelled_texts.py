@@ -1,6 +1,7 @@
 """Texts of classes, out of a table of text and label."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -130,14 +131,13 @@ class TextClassification(Tokenized, Classes):
         if strange := next((kind for kind in kinds if kind not in places), None):
             raise ValueError(f"data.label_column: {strange!r} has no training row{nearest(strange, names)}")
         self.labels = torch.tensor([places[kind] for kind in kinds], dtype=torch.int64)
-        self._warn_of_twins(texts)
         samples = Samples(texts, self.labels.numpy(), names, "data.path", "text")
         parts = samples.divide(np.array(given), self.shares, self.split_seed)
         counts = np.bincount(self.labels.numpy()[parts["train"]], minlength=len(names))
         if not known and not counts.min():
             raise ValueError(f"data.path: class {names[int(counts.argmin())]!r} has no text to train on")
         self.parts = {name: torch.from_numpy(parts[name]) for name in parts if name == "train" or len(parts[name])}
-        self._warn_of_leaks(texts)
+        self._warn_of_twins(samples, parts)
         if not self._facts:
             self._facts = {
                 "class_names": names,
@@ -181,21 +181,13 @@ class TextClassification(Tokenized, Classes):
                 f"data.path: row {number} of {self.path} has no {column}; --data.drop_missing true leaves such rows out"
             )
 
-    def _warn_of_leaks(self, texts: list[str]) -> None:
-        trained = {texts[i] for i in self.parts["train"].tolist()}
-        for name in ("val", "test"):
-            both = [texts[i] for i in self.parts.get(name, torch.empty(0)).tolist() if texts[i] in trained]
-            if both:
-                told = f"{counted(both, 'text')} of the {name} part of {self.path} among the training texts"
-                warnings.warn(f"{told}, the first: {both[0][:60]!r}", UserWarning, stacklevel=2)
+    def _warn_of_twins(self, samples: Samples, parts: Mapping[str, np.ndarray]) -> None:
+        if pairs := samples.contradictions():
+            self._warn(samples, pairs, f"with two labels in {self.path}")
+        for name, pairs in samples.leaks(parts).items():
+            self._warn(samples, pairs, f"of the {name} part of {self.path} among the training texts")
 
-    def _warn_of_twins(self, texts: list[str]) -> None:
-        first: dict[str, int] = {}
-        labels = self.labels.tolist()
-        both = [text for i, text in enumerate(texts) if labels[first.setdefault(text, i)] != labels[i]]
-        if both:
-            warnings.warn(
-                f"{counted(both, 'text')} with two labels in {self.path}, the first: {both[0][:60]!r}",
-                UserWarning,
-                stacklevel=2,
-            )
+    @staticmethod
+    def _warn(samples: Samples, pairs: list[tuple[int, int]], what: str) -> None:
+        first = samples.keys[pairs[0][0]][:60]
+        warnings.warn(f"{counted(len(pairs), 'text')} {what}, the first: {first!r}", UserWarning, stacklevel=3)

@@ -25,7 +25,8 @@ class Samples:
     """Samples of classes, of which some may be the same.
 
     Attributes:
-        keys: Of each of N samples; those of the same key are the same, and come into the same part.
+        keys: Of each of N samples; those of the same key are the same, and come into the same part. "" where it is
+            not known.
         labels: `(N,)` int64.
         names: Of the classes.
         key: Of the config, for errors.
@@ -58,6 +59,22 @@ class Samples:
         if not len(parts["val"]) and len(parts["train"]):
             return parts | self._draw(parts["train"], {"val": shares["val"]}, seed)
         return parts
+
+    def contradictions(self) -> list[tuple[int, int]]:
+        """Samples that have another label than the first one of their key, and that first one."""
+        first: dict[str, int] = {}
+        pairs = [(i, first.setdefault(key, i)) for i, key in enumerate(self.keys) if key]
+        return [(i, earlier) for i, earlier in pairs if self.labels[i] != self.labels[earlier]]
+
+    def leaks(self, parts: Mapping[str, np.ndarray]) -> dict[str, list[tuple[int, int]]]:
+        """Samples of `val` and of `test` that are in `train`, too, and the one there; parts without are left out."""
+        trained = {self.keys[i]: i for i in parts["train"].tolist()}
+        pairs = {
+            name: [(i, trained[self.keys[i]]) for i in parts[name].tolist() if self.keys[i] in trained]
+            for name in ("val", "test")
+            if name in parts
+        }
+        return {name: found for name, found in pairs.items() if found}
 
     def _draw(self, rest: np.ndarray, shares: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
         groups: dict[str, list[int]] = {}
