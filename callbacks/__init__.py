@@ -1,11 +1,12 @@
 """What watches a run while it goes."""
 
 from callbacks.averaging import Averaging
-from callbacks.checkpoint import Checkpoint, LastCheckpoint
+from callbacks.checkpoint import Checkpoint
 from callbacks.config import LogConfig
 from callbacks.doctor import Doctor
 from callbacks.environment import Environment
 from callbacks.freeze import Freeze
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.monitor import Monitor
 from callbacks.monitors import CheckMonitors
 from callbacks.nonfinite import OnNonFinite

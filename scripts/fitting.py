@@ -432,7 +432,7 @@ class FitCLI(CLI):
 def _restoring(error: Exception) -> bool:
     """Whether an error comes from putting a checkpoint's content into the objects of a run."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = ("callbacks/checkpoint.py", "callbacks/resume.py")
+    ours = ("callbacks/checkpoint.py", "callbacks/last_checkpoint.py", "callbacks/resume.py")
     return any(
         (
             Path(frame.filename).name == "checkpoint_connector.py"

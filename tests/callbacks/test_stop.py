@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from callbacks import stop as stop_module
-from callbacks.checkpoint import LastCheckpoint
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.loops import AtSafePoints, _mix, parts, seed_generators
 from callbacks.nonfinite import OnNonFinite
 from callbacks.record import Record

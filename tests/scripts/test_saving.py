@@ -151,7 +151,7 @@ def test_a_full_disk_is_told_in_one_line_for_each_file(
     at_steps.calls = {2: disk.fill, 5: disk.free}
     # what is free changes all the time
     free = iter(range(10**6, 10**9, 10**6))
-    monkeypatch.setattr("callbacks.checkpoint._free", lambda path: f"{next(free) / 1e6:,.1f}")
+    monkeypatch.setattr("callbacks.last_checkpoint._free", lambda path: f"{next(free) / 1e6:,.1f}")
     done = command("fit", *ARGS, *EVERY_STEP, "--trainer.max_epochs", "1")
     assert done.status == 0
     assert done.err.count(f"can't write {LAST}") == 1

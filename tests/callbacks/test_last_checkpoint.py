@@ -9,8 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks import LastCheckpoint
-from callbacks import checkpoint as checkpoint_module
+from callbacks import LastCheckpoint, last_checkpoint
 from runs import checkpoints
 from tests.conftest import Command, Result
 from tests.noisy import Noisy, NoisyData
@@ -112,7 +111,7 @@ def test_a_checkpoint_that_is_large_is_not_held(
     command: Command, written: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LastCheckpoint, "share", -1)
-    monkeypatch.setattr(checkpoint_module, "HOLD", 100)
+    monkeypatch.setattr(last_checkpoint, "HOLD", 100)
     assert train(command).status == 0
     assert written == [name_of(0), LAST, *map(name_of, range(1, EPOCHS)), LAST]
     assert there() == [name_of(EPOCHS - 1), LAST]
@@ -173,7 +172,7 @@ def test_where_even_holding_takes_too_long_a_kill_still_costs_little(
         clock.now += 0.05  # each epoch takes 0.6 s, so the better checkpoint of each would take 8 % alone
         return state(self, trainer, *args)
 
-    monkeypatch.setattr(checkpoint_module, "time", clock)
+    monkeypatch.setattr(last_checkpoint, "time", clock)
     monkeypatch.setattr(LastCheckpoint, "_state", slow)
     monkeypatch.setattr(Improving, "on_train_batch_start", lambda *args: setattr(clock, "now", clock.now + 0.1))
     assert train(command, "--trainer.max_epochs", "50", "--early_stopping.patience", "99").status == 0
