@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+SIZE = 8  # bytes of a number between the processes
 
 
 class Process:
@@ -36,9 +37,9 @@ class Process:
         request = json.dumps({"line": list(line), "cwd": str(cwd), "env": dict(env)}).encode()
         with theirs:
             fds = [stdout.fileno(), stderr.fileno(), theirs.fileno()]
-            socket.send_fds(_server(), [len(request).to_bytes(8, "big")], fds)
+            socket.send_fds(_server(), [len(request).to_bytes(SIZE, "big")], fds)
             _server().sendall(request)
-        self.pid = int(self._answer(60))
+        self.pid = self._answer(120)  # the first one waits for the imports
 
     def poll(self) -> int | None:
         """Its exit status, minus the number of a signal that ended it; None while it lives."""
@@ -53,18 +54,18 @@ class Process:
             subprocess.TimeoutExpired: It lives on.
         """
         if self.returncode is None:
-            self.returncode = os.waitstatus_to_exitcode(int(self._answer(seconds)))
+            self.returncode = os.waitstatus_to_exitcode(self._answer(seconds))
             self._answers.close()
         return self.returncode
 
-    def _answer(self, seconds: float) -> str:
+    def _answer(self, seconds: float) -> int:
         self._answers.settimeout(seconds)
         try:
-            answer = self._answers.recv(16)
+            answer = self._answers.recv(SIZE, socket.MSG_WAITALL)  # and not two of a process that is quick
         except (TimeoutError, BlockingIOError):
             raise subprocess.TimeoutExpired("scripts/fit.py", seconds) from None
         assert answer, "the preloaded process is gone"
-        return answer.decode()
+        return int.from_bytes(answer, "big")
 
 
 @cache
@@ -93,7 +94,7 @@ def _serve(requests: socket.socket) -> list[str]:
     """Fork for each request; returns only in a process that is to run a script, with its line."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
     while True:
-        head, fds, _, _ = socket.recv_fds(requests, 8, 3)
+        head, fds, _, _ = socket.recv_fds(requests, SIZE, 3)
         if not head:
             os._exit(0)  # the tests have ended
         request = json.loads(_all(requests, int.from_bytes(head, "big")))
@@ -107,10 +108,10 @@ def _serve(requests: socket.socket) -> list[str]:
     child = os.fork()
     if child:  # the keeper, who tells its number, and then how it ended
         answers = socket.socket(fileno=answers)
-        answers.sendall(str(child).encode())
+        answers.sendall(child.to_bytes(SIZE, "big"))
         _, status = os.waitpid(child, 0)
         with suppress(OSError):  # nobody waits any more
-            answers.sendall(str(status).encode())
+            answers.sendall(status.to_bytes(SIZE, "big"))
         os._exit(0)
     os.setsid()
     os.close(answers)

@@ -222,15 +222,14 @@ Recordings = Callable[[str], Recording]
 
 
 @pytest.fixture(autouse=True)
-def pictures() -> Iterator[pytest.MonkeyPatch]:
-    """Show nothing at a run's end, and make no report; its `undo` lets it be shown.
+def _without_report(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Neither a report nor pictures, which take longer than the training.
 
-    That takes longer than the training. The report comes after the run's end is on the disk, and can be made again.
+    They come after the run's end is on the disk, and can be made again.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FitCLI, "report", lambda *args: None)
-        patch.setattr(TensorBoardViews, "on_train_end", lambda *args: None)
-        yield patch
+    if not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr(FitCLI, "report", lambda *args: None)
+        monkeypatch.setattr(TensorBoardViews, "on_train_end", lambda *args: None)
 
 
 @pytest.fixture(scope="session")
@@ -454,10 +453,7 @@ def test_what_a_callback_does_to_the_training_lasts(callback: str, command: Comm
 
 
 @pytest.mark.pictures
-def test_a_run_that_crashed_after_its_last_step_has_its_pictures_in_tensorboard(
-    command: Command, pictures: pytest.MonkeyPatch
-) -> None:
-    pictures.undo()
+def test_a_run_that_crashed_after_its_last_step_has_its_pictures_in_tensorboard(command: Command) -> None:
     assert command("fit", *SMALL).status == 0
     run = Path("lightning_logs/cnn/version_0")
     there = tags(run)

@@ -18,7 +18,6 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule
 
-from callbacks import TensorBoardViews
 from modules import Classifier
 from runs import Run
 from scripts import fit
@@ -65,12 +64,6 @@ def in_a_folder(folder: Path, work: Callable[[], Any]) -> None:
         work()
     finally:
         os.chdir(here)
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw none, which takes longer than the training."""
-    monkeypatch.setattr(TensorBoardViews, "on_train_end", lambda *args: None)
 
 
 @pytest.fixture(scope="module")

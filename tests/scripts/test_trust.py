@@ -21,7 +21,6 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from callbacks import TensorBoardViews
 from runs import Run
 from runs.errors import UserError
 from tests.conftest import SMALL, Command, Result
@@ -31,12 +30,6 @@ from tests.same import unequal
 RUN = Path("lightning_logs/cnn/version_0")
 USES = ["resume", "weights", "test", "validate", "predict"]
 Use = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw none, which takes longer than the training."""
-    monkeypatch.setattr(TensorBoardViews, "on_train_end", lambda *args: None)
 
 
 @pytest.fixture
