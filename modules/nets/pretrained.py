@@ -77,6 +77,8 @@ def _made(path: str, arguments: dict[str, Any]) -> nn.Module:
 def _found(path: str) -> Any:
     """What a dotted path names: in a module, or in a class of it."""
     words = path.split(".")
+    if len(words) < 2:
+        raise ValueError(f"model.net.network: {path!r} is no path of a class or a function, as torch.nn.Linear is")
     for count in range(len(words) - 1, 0, -1):
         name = ".".join(words[:count])
         try:

@@ -111,6 +111,8 @@ def test_a_package_that_is_not_there_is_told() -> None:
     )
     with pytest.raises(ValueError, match=message):
         Pretrained("no_such_package.Net", 3)
+    with pytest.raises(ValueError, match=r"^model.net.network: 'resnet18' is no path of a class or a function"):
+        Pretrained("resnet18", 3)
 
 
 def test_a_layer_that_is_not_the_last_one_is_told() -> None:
