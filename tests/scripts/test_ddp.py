@@ -1,9 +1,6 @@
 """Two processes on one machine, over gloo."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,22 +8,17 @@ import torch
 
 from scripts.evaluate import open_run
 from tests.conftest import ROOT, SMALL
+from tests.processes import running
 
-
-def fit(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(ROOT / "scripts" / "fit.py"), *SMALL]
-    line += ["--config", str(ROOT / "configs" / "trainer" / "ddp.yaml")]
-    line += ["--trainer.accelerator", "cpu", "--trainer.devices", "2", *args]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=150, check=False)
+DEVICES = ["--config", str(ROOT / "configs/trainer/ddp.yaml"), "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
 
 
 def test_two_processes_train_one_run_whose_numbers_one_process_confirms(tmp_path: Path) -> None:
-    done = fit(tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("best checkpoint") == 1
-    assert done.stdout.count("epoch   0") == 1
-    assert "2 x cpu, 19 steps an epoch" in done.stdout
+    with running(tmp_path, *SMALL, *DEVICES) as fit:
+        assert (fit.end(), fit.err) == (0, "")
+    assert fit.out.count("best checkpoint") == 1
+    assert fit.out.count("epoch   0") == 1
+    assert "2 x cpu, 19 steps an epoch" in fit.out
     run = tmp_path / "lightning_logs" / "cnn" / "version_0"
     assert list(run.parent.iterdir()) == [run]
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 38
@@ -40,11 +32,11 @@ def test_two_processes_train_one_run_whose_numbers_one_process_confirms(tmp_path
 
 
 def test_a_batch_that_two_processes_can_not_share_is_one_line(tmp_path: Path) -> None:
-    done = fit(tmp_path, "--data.batch_size", "63")
-    assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    with running(tmp_path, *SMALL, *DEVICES, "--data.batch_size", "63") as fit:
+        assert fit.end() == 2
+    lines = [line for line in fit.err.splitlines() if line.startswith("error:")]
     assert set(lines) == {
         "error: data.batch_size: 63 is shared by 2 devices and must be a multiple of that; nearest is 64"
     }
-    assert done.stderr.splitlines() == lines, "and nothing else"
+    assert fit.err.splitlines() == lines, "and nothing else"
     assert not list(tmp_path.glob("lightning_logs/*/*"))
