@@ -25,7 +25,8 @@ class RunParser(PlainParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given, rest = super().parse_known_args(args, namespace)
         for arg in rest:  # what is not this script's is a key of the config, and has a dot in it
-            if arg.startswith("--") and "." not in arg and (hint := nearest(arg.split("=")[0], self.options)):
+            name = arg.split("=")[0]
+            if name.startswith("--") and "." not in name and (hint := nearest(name, self.options)):
                 raise UserError(f"{arg}: no such option{hint}")
         return given, rest
 
