@@ -1,6 +1,7 @@
 """What all image sets have in common: what a network is told, and how a batch is made ready on the device."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,13 @@ class Images(Classes):
         fit: Fit = self.facts.get("fit", "stretch")
         self.files = ImageFiles(paths, self.in_channels, self.image_size, self.eval_batch_size, fit)
         return self.files
+
+    def exported(self) -> tuple[Callable[[Tensor], Tensor], Tensor, dict[str, Any]]:
+        """How an exported network begins: normalisation of images in the training's size, some, how to fit others."""
+        generator = torch.Generator().manual_seed(0)
+        some = torch.randint(256, (3, self.in_channels, *self.image_size), generator=generator, dtype=torch.uint8)
+        about = {"fit": self.facts.get("fit", "stretch")}
+        return lambda images: self.on_after_batch_transfer(images, 0), some, about
 
     # ---- inside
 

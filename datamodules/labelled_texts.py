@@ -1,8 +1,9 @@
 """Texts of classes, out of a table of text and label."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,6 +117,12 @@ class TextClassification(Tokenized, Classes):
         columns = self._facts.get("text_columns", self.text_columns)
         self.files = TextRows(paths, columns, self.tokenizer, self.context, self.eval_batch_size)
         return self.files
+
+    def exported(self) -> tuple[Callable[[Tensor], Tensor], Tensor, dict[str, Any]]:
+        """As of all texts; and which token fills up shorter ones."""
+        prepare, some, about = super().exported()
+        some[1, self.context // 2 :] = self.pad_id
+        return prepare, some, {**about, "pad_id": self.pad_id}
 
     # ---- inside
 

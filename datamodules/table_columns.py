@@ -18,6 +18,7 @@ from datamodules.table_files import to_texts
 
 Scale = Literal["standard", "robust", "quantile", "none"]
 Numbers = Callable[[pd.Series], np.ndarray]  # a column as float64 `(N,)`, NaN for what is none
+MISSING = "(missing)"  # the kind of what has none
 TRUSTED = ["numpy.dtype"]  # beside scikit-learn's own types; nothing that could do anything
 
 
@@ -173,7 +174,7 @@ def _transformer(kinds: dict[str, str], rows: int, scale: Scale, max_categories:
     }
     numbers = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), scalers[scale])
     texts = make_pipeline(
-        SimpleImputer(strategy="constant", fill_value="(missing)", missing_values=None),
+        SimpleImputer(strategy="constant", fill_value=MISSING, missing_values=None),
         OneHotEncoder(
             handle_unknown="infrequent_if_exist", max_categories=max_categories, sparse_output=False, dtype=np.float32
         ),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from datamodules.arrays import Arrays, Classes, Sampler, known_sampler
+from datamodules.column_layer import ColumnLayer
 from datamodules.names import in_order, nearest
 from datamodules.splits import check_fractions, draw
 from datamodules.table_columns import Columns, Numbers, Scale, find_kinds
@@ -165,6 +166,11 @@ class Table(Arrays):
         """The rows that `predict_dataloader` goes through, prepared as those of the training."""
         self.files = TableRows(paths, self.columns, self.eval_batch_size)
         return self.files
+
+    def exported(self) -> tuple[ColumnLayer, Tensor, dict[str, Any]]:
+        """How an exported network begins: the preparation of rows as a file has them, some rows, and their columns."""
+        layer = ColumnLayer(self.columns)
+        return layer, layer.examples(), {"columns": layer.about()}
 
     # ---- inside
 

@@ -106,7 +106,7 @@ class MultiLabelClassifier(Task):
         """Logits and labels, both `(N, num_classes)` floats."""
         x, y = batch
         logits = self(x)
-        if logits.shape != (len(x), self.num_classes):
+        if logits.shape != (x.shape[0], self.num_classes):
             name, shape = type(self.net).__name__, tuple(logits.shape)
             raise ValueError(f"model.net: {name} gives {shape} for {len(x)} inputs of {self.num_classes} labels")
         if y.shape != logits.shape:

@@ -125,7 +125,7 @@ class Regressor(Task):
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         outputs = self(x)
-        if outputs.shape != (len(x), self.num_outputs):
+        if outputs.shape != (x.shape[0], self.num_outputs):
             name, shape = type(self.net).__name__, tuple(outputs.shape)
             kind = ", a mean and a variance for each of them" if self.num_outputs > self.num_targets else ""
             raise ValueError(f"model.net: {name} gives {shape} for {len(x)} inputs of {self.num_targets} targets{kind}")

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from callbacks import tensorboard
 from runs import Run
 from runs import report as report_page
-from scripts import compare, doctor, fit, predict, report, test, validate
+from scripts import compare, doctor, export, fit, predict, report, test, validate
 from scripts.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +29,7 @@ COMMANDS = {
     "validate": validate.validate,
     "test": test.test,
     "predict": predict.predict,
+    "export": export.export,
     "report": report.report,
     "compare": compare.compare,
     "doctor": doctor.doctor,

@@ -30,10 +30,10 @@ NOTEBOOK = re.findall(r"^Back in Python.*?```python\n(.*?)^```$", README, re.M |
 DRIVER = """
 import json, shlex, sys
 sys.path.insert(0, ".")
-from scripts import compare, doctor, fit, predict, report, test, validate
+from scripts import compare, doctor, export, fit, predict, report, test, validate
 from scripts.main import main
 commands = {"fit": fit.fit, "validate": validate.validate, "test": test.test, "predict": predict.predict}
-commands |= {"report": report.report, "compare": compare.compare, "doctor": doctor.doctor}
+commands |= {"export": export.export, "report": report.report, "compare": compare.compare, "doctor": doctor.doctor}
 statuses = []
 for line in json.load(open("commands.json")):
     _, script, *args = shlex.split(line)
