@@ -16,10 +16,13 @@ from lightning.pytorch import Trainer
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
-# whether this is not the first process of a run
-IS_CHILD = any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_PROCID"))
 # here the first one says who it is, to those that it starts
 PARENT = "FIT_STARTED_BY"
+
+
+def is_child() -> bool:
+    """Whether this is not the first process of a run."""
+    return any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "SLURM_PROCID"))
 
 
 class Stopped(Exception):
@@ -60,8 +63,8 @@ class Stop:
             yield self
             return
         # one that is ignored stays so: a shell starts its background jobs like that
-        heard = [number for number in SIGNALS if IS_CHILD or signal.getsignal(number) is not signal.SIG_IGN]
-        if not IS_CHILD:
+        heard = [number for number in SIGNALS if is_child() or signal.getsignal(number) is not signal.SIG_IGN]
+        if not is_child():
             os.environ[PARENT] = str(os.getpid())
         before = {number: signal.signal(number, self._handle) for number in heard}
         try:
@@ -98,7 +101,7 @@ class Stop:
             first, self.signal = not self.signal, number
             if first:
                 self._tell(number, "the training is done and saved; --resume tests it")
-                if not IS_CHILD:
+                if not is_child():
                     self.before_leaving(number)
             elif self.hint:
                 self._tell(number, f"left at once; {self.hint}")
@@ -108,7 +111,7 @@ class Stop:
         self._tell(number, "stopping after this step; a second signal ends it at once")
 
     def _tell(self, number: int, text: str) -> None:
-        if not IS_CHILD:
+        if not is_child():
             # not `print`, which the handler may be interrupting
             os.write(2, f"\n{signal.Signals(number).name}: {text}\n".encode())
 

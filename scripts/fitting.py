@@ -34,7 +34,7 @@ from callbacks.doctor import Keys
 from callbacks.loops import install
 from callbacks.nonfinite import NonFiniteError
 from callbacks.record import as_floats, why_stopped
-from callbacks.stop import IS_CHILD, Stop, Stopped
+from callbacks.stop import Stop, Stopped, is_child
 from callbacks.tensorboard import log_best
 from runs.checkpoints import check_fits, read_checkpoint
 from runs.errors import UserError, one_line, told
@@ -232,7 +232,7 @@ class FitCLI(CLI):
 
     def _leave_together(self) -> None:
         """A signal has come after the last safe point, where the processes of a run no longer ask each other."""
-        if IS_CHILD:
+        if is_child():
             self.stop.leave(self.stop.signal)
             time.sleep(60)  # until the first process ends this one
         raise Stopped(self.stop.signal)

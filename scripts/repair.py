@@ -15,7 +15,7 @@ from rich.console import Console
 
 from callbacks.doctor import DIAGNOSES, Finding
 from callbacks.doctor.doctor import FILE
-from callbacks.stop import IS_CHILD
+from callbacks.stop import is_child
 from runs.errors import UserError
 from runs.files import write_whole
 from runs.parser import split_configs
@@ -150,7 +150,7 @@ def _without_symptoms(args: list[str], tries: list[Try], cause: str) -> list[str
 
 def _start_again(cli: FitCLI, args: list[str], tries: list[Try], environment: dict[str, str]) -> None:
     """Let another process take this one's place, with children of its own."""
-    if IS_CHILD:
+    if is_child():
         raise SystemExit(0)
     if cli.trainer.strategy.launcher is None or not hasattr(cli.trainer.strategy.launcher, "procs"):
         say("the processes of this run were started from elsewhere, and so have to be those of the next one:")

@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 from lightning.pytorch import Trainer
-from torch.utils.tensorboard import SummaryWriter
 
-from callbacks import tensorboard
 from runs import Run
-from runs import report as report_page
 from scripts import compare, doctor, export, fit, predict, report, test, validate
 from scripts.main import main
+from tests.pictures import go_without
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {
@@ -59,16 +57,9 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """matplotlib and the graph take longer than most trainings here.
-
-    Runs that are trained once for many tests have them, and so has what is marked `pictures`.
-    """
-    if request.node.get_closest_marker("pictures"):
-        return
-    monkeypatch.setattr(report_page, "draw", lambda *args: None)
-    for name in ("_add_graph", "draw_confusion", "draw_mistakes"):
-        monkeypatch.setattr(tensorboard, name, lambda *args: None)
-    monkeypatch.setattr(SummaryWriter, "add_figure", lambda *args: None)
+    """Runs that are trained once for many tests have pictures, and so has what is marked `pictures`."""
+    if not request.node.get_closest_marker("pictures"):
+        go_without(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -11,14 +11,42 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.strategies.launchers import subprocess_script as launcher
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 8  # bytes of a number between the processes
+
+
+class Spare(subprocess.Popen):
+    """The second process of a run, which was forked before it is needed; to Lightning as if it had been started.
+
+    Args:
+        pid: Its number.
+        requests: The way to it.
+    """
+
+    def __init__(self, pid: int, requests: socket.socket) -> None:
+        self.pid, self.returncode, self.args = pid, None, ["scripts/fit.py"]
+        self.stdin = self.stdout = self.stderr = None
+        self._child_created, self._waitpid_lock = True, threading.Lock()  # all that Popen itself asks for
+        self._requests = requests
+
+    def start(self, command: Sequence[str], env: Mapping[str, str], cwd: str | None) -> subprocess.Popen:
+        """What Lightning calls in place of `Popen`; of more than two processes, the others are started."""
+        if self._requests.fileno() < 0:
+            return subprocess.Popen(command, env=env, cwd=cwd)
+        with self._requests:
+            _send(self._requests, {"line": list(command[1:]), "cwd": cwd or os.getcwd(), "env": dict(env)})
+        return self
 
 
 class Process:
@@ -29,16 +57,17 @@ class Process:
         cwd: Where it runs.
         env: Its environment.
         stdout, stderr: Files that are open for writing.
+        spare: Whether a second process is ready, for when it starts one.
     """
 
-    def __init__(self, line: Sequence[str], cwd: Path, env: Mapping[str, str], stdout: Any, stderr: Any) -> None:
+    def __init__(
+        self, line: Sequence[str], cwd: Path, env: Mapping[str, str], stdout: Any, stderr: Any, spare: bool = False
+    ) -> None:
         self.returncode: int | None = None
         self._answers, theirs = socket.socketpair()
-        request = json.dumps({"line": list(line), "cwd": str(cwd), "env": dict(env)}).encode()
+        request = {"line": list(line), "cwd": str(cwd), "env": dict(env), "spare": spare}
         with theirs:
-            fds = [stdout.fileno(), stderr.fileno(), theirs.fileno()]
-            socket.send_fds(_server(), [len(request).to_bytes(SIZE, "big")], fds)
-            _server().sendall(request)
+            _send(_server(), request, [stdout.fileno(), stderr.fileno(), theirs.fileno()])
         self.pid = self._answer(120)  # the first one waits for the imports
 
     def poll(self) -> int | None:
@@ -97,7 +126,7 @@ def _serve(requests: socket.socket) -> list[str]:
         head, fds, _, _ = socket.recv_fds(requests, SIZE, 3)
         if not head:
             os._exit(0)  # the tests have ended
-        request = json.loads(_all(requests, int.from_bytes(head, "big")))
+        request = _received(requests, head)
         if os.fork() == 0:
             break
         for fd in fds:
@@ -118,28 +147,60 @@ def _serve(requests: socket.socket) -> list[str]:
     for fd, place in ((out, 1), (err, 2)):
         os.dup2(fd, place)
         os.close(fd)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return _become(_with_a_spare(request) if request["spare"] else request)
+
+
+def _with_a_spare(request: dict[str, Any]) -> dict[str, Any]:
+    """Fork the second process of a run, a child of the first one and with nothing done yet; the request of either."""
+    ours, theirs = socket.socketpair()
+    first = os.getpid()
+    if pid := os.fork():
+        theirs.close()
+        launcher.subprocess = SimpleNamespace(Popen=Spare(pid, ours).start)  # type: ignore[attr-defined]
+        return request
+    ours.close()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # as fit.py does in such a process
+        signal.signal(number, signal.SIG_IGN)
+    head = theirs.recv(SIZE, socket.MSG_WAITALL)
+    if not head or os.getppid() != first:
+        os._exit(0)  # there was no need of it
+    with theirs:
+        found = _received(theirs, head)
+    rank_zero_only.rank = int(found["env"]["LOCAL_RANK"])  # which Lightning finds out when it is imported
+    return found
+
+
+def _become(request: dict[str, Any]) -> list[str]:
+    if request["env"].get("LOCAL_RANK", "0") == "0":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
     return request["line"]
 
 
-def _all(connection: socket.socket, size: int) -> bytes:
-    data = b""
+def _send(connection: socket.socket, request: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+    content = json.dumps(request).encode()
+    socket.send_fds(connection, [len(content).to_bytes(SIZE, "big")], fds)
+    connection.sendall(content)
+
+
+def _received(connection: socket.socket, head: bytes) -> dict[str, Any]:
+    """A request whose length was read already."""
+    size, data = int.from_bytes(head, "big"), b""
     while len(data) < size:
         data += connection.recv(size - len(data))
-    return data
+    return json.loads(data)
 
 
 if __name__ == "__main__":
-    import matplotlib.pyplot  # noqa: F401
     import sklearn.datasets  # noqa: F401
-    import torch.utils.tensorboard  # noqa: F401
 
     import scripts.fit  # noqa: F401
     import tests.noisy
     import tests.processes  # noqa: F401
+    from tests.pictures import go_without
 
+    go_without(setattr)
     sys.argv = _serve(socket.socket(fileno=int(sys.argv[1])))
     runpy.run_path(sys.argv[0], run_name="__main__")

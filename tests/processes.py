@@ -1,7 +1,7 @@
 """Real processes of `scripts/fit.py`, for tests that end them: started, watched, and always cleared away.
 
-They are forked from one that has imported everything (`tests.preloaded`); the other processes of a run with several
-ones are started by Lightning, as always. Tests of the start itself start Python.
+They are forked from one that has imported everything (`tests.preloaded`), the second one of a run of two, too. Tests of
+the start itself start Python.
 """
 
 import os
@@ -57,10 +57,11 @@ class Fit:
     Args:
         folder: Where it is started.
         args: Its command line.
+        pair: Whether it is the first of two, which its command line does not say.
         environment: Variables that are different for it.
     """
 
-    def __init__(self, folder: Path, *args: str | Path, **environment: str) -> None:
+    def __init__(self, folder: Path, *args: str | Path, pair: bool = False, **environment: str) -> None:
         self.folder = folder
         self.marks_before = len(self._marks())
         self._out, self._err = folder / f"{time.time_ns()}.out", folder / f"{time.time_ns()}.err"
@@ -69,7 +70,7 @@ class Fit:
         line = [str(ROOT / "scripts" / "fit.py"), *map(str, args)]
         variables = {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
         with self._out.open("w") as out, self._err.open("w") as err:
-            self.process = Process(line, folder, variables, out, err)
+            self.process = Process(line, folder, variables, out, err, spare=pair or "--trainer.devices" in args)
 
     @property
     def out(self) -> str:
@@ -123,9 +124,9 @@ class Fit:
 
 
 @contextmanager
-def running(folder: Path, *args: str | Path, **environment: str) -> Iterator[Fit]:
+def running(folder: Path, *args: str | Path, pair: bool = False, **environment: str) -> Iterator[Fit]:
     """A process of `scripts/fit.py`; whatever is left of it and its children at the end of the `with` is killed."""
-    fit = Fit(folder, *args, **environment)
+    fit = Fit(folder, *args, pair=pair, **environment)
     try:
         yield fit
     finally:

@@ -20,7 +20,6 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from callbacks import stop as stop_module
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.loops import AtSafePoints, _mix, parts, seed_generators
 from callbacks.nonfinite import OnNonFinite
@@ -142,7 +141,7 @@ def test_the_same_signal_by_two_ways_is_told_once(leaving: list[int], capfd: pyt
 
 
 def test_only_the_first_process_tells(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(stop_module, "IS_CHILD", True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
     with Stop().listening() as stop:
         os.kill(os.getpid(), signal.SIGINT)
     assert stop.signal == signal.SIGINT
@@ -153,7 +152,7 @@ def test_an_orphaned_process_of_a_run_does_not_signal_a_stranger(
     monkeypatch: pytest.MonkeyPatch, leaving: list[int]
 ) -> None:
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(stop_module, "IS_CHILD", True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
     with Stop().listening():
         signal.raise_signal(signal.SIGINT)
         monkeypatch.setattr(os, "getppid", lambda: 1)  # whose children orphans become

@@ -1,15 +1,11 @@
 """The doctor in a fit: what it says and where, what it does about it, and what it never does."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -23,6 +19,7 @@ from callbacks.doctor.steps import LearningRateTooHigh
 from runs.compare import compare
 from scripts.fitting import FitCLI
 from tests.conftest import ROOT, SMALL, Command, Result
+from tests.processes import DDP, running
 
 LOGS = Path("lightning_logs/case")
 TOO_HIGH = {"optimizer__lr": 3.0}
@@ -46,7 +43,7 @@ class Tell(Callback):
         (doctor,) = (callback for callback in trainer.callbacks if isinstance(callback, Doctor))  # type: ignore[attr-defined]
         with open("told.txt", "a", encoding="utf-8") as file:
             names = [[finding.name, finding.step, finding.remedies] for finding in doctor.findings]
-            file.write(json.dumps([trainer.global_rank, os.getpid(), names]) + "\n")
+            file.write(json.dumps([trainer.global_rank, names]) + "\n")
 
 
 # ---- what is said
@@ -283,40 +280,21 @@ def test_a_repaired_run_goes_on_as_itself(command: Command) -> None:
 
 
 def test_two_processes_agree_and_are_repaired_together(tmp_path: Path) -> None:
-    line = [
-        sys.executable,
-        str(ROOT / "scripts" / "fit.py"),
-        *SMALL,
-        "--config",
-        str(ROOT / "configs/trainer/ddp.yaml"),
-    ]
-    line += ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.max_epochs", "5", "--name", "case"]
-    line += ["--optimizer.lr", "10", "--doctor.action", "repair", "--model.net.width", "16", "--model.net.depth", "2"]
-    line += ["--trainer.callbacks", '[{"class_path": "tests.scripts.test_doctor.Tell"}]']
-    mark = f"FIT_TEST_MARK={tmp_path}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FIT_TEST_MARK": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(LINE.findall(done.stdout)) == 1
-    assert done.stdout.count("\nrepairs\n") == 1
+    keys = [*SMALL, *DDP, "--name", "case", "--trainer.max_epochs", "5", "--model.net.width", "16"]
+    keys += ["--model.net.depth", "2", "--optimizer.lr", "10", "--doctor.action", "repair"]
+    keys += ["--trainer.callbacks", '[{"class_path": "tests.scripts.test_doctor.Tell"}]']
+    with running(tmp_path, *keys) as done:
+        assert (done.end(200), done.err) == (0, ""), "and no process is left"
+    assert len(LINE.findall(done.out)) == 1
+    assert done.out.count("\nrepairs\n") == 1
     told = [json.loads(text) for text in (tmp_path / "told.txt").read_text().splitlines()]
-    assert sorted(rank for rank, *_ in told) == [0, 0, 1, 1]
-    ill = [names for _, _, names in told if any("learning_rate_too_high" in name for name in names)]
+    assert sorted(rank for rank, _ in told) == [0, 0, 1, 1]
+    ill = [names for _, names in told if any("learning_rate_too_high" in name for name in names)]
     assert len(ill) == 2
     assert ill[0] == ill[1]
     runs = sorted(path.name for path in (tmp_path / LOGS).iterdir())
     assert runs == ["version_0", "version_1"]
     assert json.loads((tmp_path / LOGS / "version_1/summary.json").read_text())["val"]["val/acc"] > 0.5
-    left = [pid for _, pid, _ in told if psutil.pid_exists(pid) and _has(pid, mark)]
-    assert not left
-
-
-def _has(pid: int, mark: str) -> bool:
-    name, _, value = mark.partition("=")
-    try:
-        return psutil.Process(pid).environ().get(name) == value
-    except psutil.Error:
-        return False
 
 
 # ---- a part of the benchmark

@@ -180,7 +180,7 @@ def test_two_processes_stop_together_when_the_second_hears_the_signal_and_go_on_
         assert not any(mark.startswith("train 12") for mark in fit.marks)
         assert fit.err == "", "the first process has heard nothing"
         (resume,) = re.findall(r"^to go on: python .*scripts/fit.py'? (--resume .*)$", fit.out, re.MULTILINE)
-        with running(tmp_path, *shlex.split(resume)) as again:
+        with running(tmp_path, *shlex.split(resume), pair=True) as again:
             assert (again.end(), again.err) == (0, "")
         assert (whole.end(), whole.err) == (0, "")
     assert {"train 17 rank 0", "train 17 rank 1"} <= set(again.marks)
