@@ -19,9 +19,9 @@ more:
   --KEY VALUE              any key of the run's config
   --debug                  the traceback of an error
 
-The file takes what the validation loader gives (images as uint8 in the training size, columns after their scaling,
-tokens), any number of samples, and gives what predict.py writes: probabilities, or numbers in the targets' units.
-It is read back, and its outputs are compared with the module's, before it gets its name.
+The file takes images as uint8 in the training's size, a table's rows as they are in a file, or tokens, any number of
+samples, and gives what predict.py writes: probabilities, or numbers in the targets' units. It is read back, and its
+outputs are compared with the module's, before it gets its name. How to use it: docs/export.md
 """
 
 import sys

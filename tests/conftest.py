@@ -49,6 +49,12 @@ class Result:
 Command = Callable[..., Result]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest ones first, so that two workers end together."""
+    rooms = ("test_readme.py", "scripts")
+    items.sort(key=lambda item: next((i for i, room in enumerate(rooms) if room in item.path.parts), len(rooms)))
+
+
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

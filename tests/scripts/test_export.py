@@ -22,6 +22,7 @@ from torch import Tensor
 from datamodules import Digits
 from runs import Run
 from runs import export as exporting
+from runs.errors import UserError
 from tests.conftest import CNN, ROOT, SMALL, Command
 
 ONE = ["--trainer.max_epochs=1", "--monitor.every_n_steps=0", "--doctor.enabled=false"]
@@ -285,6 +286,21 @@ def test_a_file_that_gives_other_numbers_is_not_kept(
     assert done.err.startswith("error: the exported network gives other outputs than the module: they differ by 0.0")
     assert Path("a.pt2").read_text() == "of before"
     assert [path.name for path in Path().iterdir()] == ["a.pt2"]
+
+
+@pytest.mark.parametrize(("value", "message"), [("nan", "the module gives NaN"), ("inf", "")])
+def test_outputs_that_are_no_numbers(trained: Run, value: str, message: str, tmp_path: Path) -> None:
+    module, data = trained.load()
+    assert data
+    module.predict_step = lambda batch, batch_idx: module(batch).index_fill(1, torch.tensor(3), float(value))
+    out = tmp_path / "a.pt2"
+    if message:
+        with pytest.raises(UserError, match=f"^{message}"):
+            exporting.write_export(module, data, out)
+        assert not list(tmp_path.iterdir())
+    else:
+        assert exporting.write_export(module, data, out)["largest_difference"] == 0
+        assert all(parameter.requires_grad for parameter in module.parameters()), "as before"
 
 
 def test_more_weights_than_onnx_holds(command: Command, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
