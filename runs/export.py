@@ -92,7 +92,8 @@ def write_export(module: LightningModule, data: LightningDataModule, out: Path) 
 
     Returns:
         `inputs` and `outputs` (dtype and shape, what the data say of them, names of the columns) and `method`, which
-        are in the file, too, as `about.json` or the metadata `about`; and `largest_difference` to the module's outputs.
+        are in the file, too, as `about.json` or the metadata `about`; and `largest_difference` to the module's outputs,
+        over the largest of these, or over 1.
 
     Raises:
         UserError: The network can't be exported, or gives other outputs.
@@ -188,8 +189,9 @@ def _difference(again: Prepare, whole: nn.Module, inputs: Tensor) -> float:
     if expected.isnan().any():
         raise UserError("the module gives NaN for inputs that are none; --ckpt names another checkpoint")
     # infinite ones are equal or not: logits may be masked
-    difference = float(torch.where(found == expected, 0.0, found - expected).abs().max())
-    if not difference <= TOLERANCE * max(1.0, float(expected.nan_to_num(posinf=0.0, neginf=0.0).abs().max())):
+    largest = max(1.0, float(expected.nan_to_num(posinf=0.0, neginf=0.0).abs().max()))
+    difference = float(torch.where(found == expected, 0.0, found - expected).abs().max()) / largest
+    if not difference <= TOLERANCE:
         raise UserError(f"the exported network gives other outputs than the module: they differ by {difference:.3g}")
     return difference
 

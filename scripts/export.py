@@ -61,7 +61,8 @@ def export(args: list[str]) -> None:
     for name in ("inputs", "outputs"):
         say(f"{name:<9}{about[name]['dtype']} ({', '.join(map(str, about[name]['shape']))})")
     say(f"{'from':<9}{path}")
-    say(f"{'written':<9}{out}, outputs differ from the module's by at most {about['largest_difference']:.1g}")
+    difference = f"{about['largest_difference']:.1g}"
+    say(f"{'written':<9}{out}, outputs differ from the module's by at most {difference} of the largest")
 
 
 if __name__ == "__main__":
