@@ -127,7 +127,12 @@ class Block(nn.Module):
         """`(N, T, width)` to the same."""
         x = x + self.attention(self.attention_norm(x), turn, cache, number)
         hidden = self.widen(self.mlp_norm(x))
-        hidden = F.gelu(hidden) if self.activation == "gelu" else ReLUSquared.apply(hidden)
+        if self.activation == "gelu":
+            hidden = F.gelu(hidden)
+        elif torch.compiler.is_compiling():  # which makes one pass of these itself
+            hidden = hidden.relu().square()
+        else:
+            _, hidden = ReLUSquared.apply(hidden)
         return x + self.dropout(self.narrow(hidden))
 
 
@@ -144,10 +149,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, turn: Tensor | None, cache: Cache | None = None, number: int = 0) -> Tensor:
         """`(N, T, width)` to the same."""
         n, t, width = x.shape
-        made, v = self.queries_keys_values(x).split((2 * width, width), 2)
-        made = made.view(n, t, 2 * self.heads, -1)
-        q, k = (made if turn is None else turned(made, turn)).transpose(1, 2).chunk(2, 1)
-        v = v.view(n, t, self.heads, -1).transpose(1, 2)
+        made = self.queries_keys_values(x)
+        if turn is not None and made.dtype == torch.float32 and not torch.compiler.is_compiling():
+            _, q, k, v = QueriesKeysTurned.apply(made, self.heads, turn)
+        else:
+            q, k, v = made.view(n, t, 3, self.heads, -1).unbind(2)
+            if turn is not None:
+                q, k = turned(q, turn), turned(k, turn)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         if cache is not None:
             if number < len(cache):
                 k, v = torch.cat((cache[number][0], k), 2), torch.cat((cache[number][1], v), 2)
@@ -164,22 +173,52 @@ class Attention(nn.Module):
 
 
 class ReLUSquared(torch.autograd.Function):
-    """max(x, 0)^2, with a gradient of one product; by torch's own operations it takes four passes over the numbers."""
+    """max(x, 0) in place of x, and max(x, 0)^2, with a gradient of one pass over the numbers.
+
+    By torch's own operations the gradient takes four, and there is one array more that goes through the caches.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        positive = x.relu()
-        ctx.save_for_backward(positive)
-        return positive * positive
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        x.relu_()
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        ctx.set_materialize_grads(False)
+        return x, x * x
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, _: None, gradient: Tensor) -> Tensor:  # type: ignore[override]
         (positive,) = ctx.saved_tensors
-        return (gradient * positive).mul_(2)
+        return torch.addcmul(gradient.new_zeros(()), gradient, positive, value=2)
+
+
+class QueriesKeysTurned(torch.autograd.Function):
+    """Of what makes queries, keys and values, `(N, T, 3 * heads * D)` float32, the first two `turned` in place.
+
+    Returns that, and the three of them, `(N, T, heads, D)`. By torch's own operations there is one array more that goes
+    through the caches, and the gradients are copied twice more.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, made: Tensor, heads: int, turns: Tensor) -> tuple[Tensor, ...]:
+        parts = made.view(*made.shape[:2], 3, heads, -1)
+        turns = torch.view_as_complex(turns)[:, None]
+        torch.view_as_complex(parts.unflatten(-1, (-1, 2)))[:, :, :2].mul_(turns)
+        ctx.mark_dirty(made)
+        ctx.save_for_backward(turns)
+        ctx.set_materialize_grads(False)
+        return made, *parts.unbind(2)
+
+    @staticmethod
+    def backward(ctx: Any, _: None, *gradients: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (turns,) = ctx.saved_tensors
+        parts = torch.stack(gradients, 2)
+        torch.view_as_complex(parts.unflatten(-1, (-1, 2)))[:, :, :2].mul_(turns.conj().resolve_conj())
+        return parts.flatten(2), None, None
 
 
 def turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Queries and keys `(N, T, heads, D)`, turned by angles whose cosines and sines are `(T, 1, D / 2, 2)`.
+    """Queries and keys `(..., D)`, turned by angles whose cosines and sines broadcast to `(..., D / 2, 2)`.
 
     Dimensions 2i and 2i + 1 are a plane.
     """

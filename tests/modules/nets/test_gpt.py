@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modules.nets import GPT
-from modules.nets.gpt import ReLUSquared, turned
+from modules.nets.gpt import QueriesKeysTurned, ReLUSquared, turned
 
 VOCAB, CONTEXT = 50, 16
 
@@ -67,6 +67,26 @@ def test_rotary_positions_keep_lengths_and_depend_on_distance_alone() -> None:
     assert float(scores[0].std()) > 0.1
 
 
+def test_queries_and_keys_turned_in_place_have_the_values_and_gradients_of_the_formula() -> None:
+    turns = net(width=16, heads=2).turns
+    assert turns is not None
+    x = torch.randn(3, 5, 48, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    mixing = torch.randn(3, 5, 2, 8, generator=torch.Generator().manual_seed(4))
+
+    def mixed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return ((q * mixing).sin() * k.cos() * v).transpose(1, 2).sum()  # whose gradients are no plain blocks of memory
+
+    whole, *found = QueriesKeysTurned.apply(x.clone(), 2, turns[2:7, None])
+    q, k, v = x.view(3, 5, 3, 2, 8).unbind(2)
+    expected = [turned(q, turns[2:7, None]), turned(k, turns[2:7, None]), v]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(whole, torch.stack(expected, 2).flatten(2))
+    (one,), (other,) = (torch.autograd.grad(mixed(*parts), x) for parts in (found, expected))
+    assert torch.allclose(one, other, atol=1e-6)
+    assert float((one - torch.autograd.grad(mixed(q, k, v), x)[0]).abs().max()) > 0.1
+
+
 def test_attention_is_that_of_the_formula() -> None:
     made, x = net(positions="learned", depth=1, heads=1).blocks[0].attention, torch.randn(1, 5, 16)  # type: ignore[union-attr]
     q, k, v = made.queries_keys_values(x).chunk(3, 2)  # type: ignore[operator, union-attr]
@@ -76,8 +96,10 @@ def test_attention_is_that_of_the_formula() -> None:
 
 def test_the_squared_rectifier_has_the_gradient_of_the_formula() -> None:
     x = torch.linspace(-2, 2, 41, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(ReLUSquared.apply(x), x.relu().square())
-    (found,) = torch.autograd.grad(ReLUSquared.apply(x).sin().sum(), x)
+    positive, squared = ReLUSquared.apply(x.clone())
+    assert torch.equal(positive, x.relu())
+    assert torch.equal(squared, x.relu().square())
+    (found,) = torch.autograd.grad(squared.sin().sum(), x)
     (expected,) = torch.autograd.grad(x.relu().square().sin().sum(), x)
     assert torch.allclose(found, expected)
 
