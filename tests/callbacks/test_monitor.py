@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import Monitor
-from callbacks.monitor import Reading, moments
+from callbacks.monitor import BINS, Reading, _histogram, moments
 from tests.conftest import SMALL, Command, quick_trainer
 from tests.same import differences, scalars
 
@@ -98,6 +99,33 @@ def test_moments_of_odd_tensors() -> None:
 
 
 # ---- readings
+
+
+@pytest.mark.parametrize("shape", [(2,), (7, 3), (300, 50)])
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1e-20, 0.0), (1e15, 0.0), (0.01, 100.0)])
+def test_a_histogram_counts_as_numpy_does(shape: tuple[int, ...], scale: float, offset: float) -> None:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * scale + offset
+    found = _histogram(values)
+    assert (found.num, found.min, found.max) == (values.numel(), values.min(), values.max())
+    assert found.bucket_limit[-1] == pytest.approx(found.max)
+    numbers = values.numpy().astype(float).ravel()
+    expected, _ = np.histogram(numbers, BINS, (found.min, found.max))
+    # rounding may put one at an edge beside it
+    assert np.abs(np.cumsum(found.bucket) - np.cumsum(expected)).max() <= 2 + values.numel() / 1000
+    assert sum(found.bucket) == values.numel()
+    assert found.sum == pytest.approx(numbers.sum(), rel=1e-3, abs=1e-3 * scale * len(numbers))
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, -1e-38])
+def test_a_histogram_of_equal_values_has_one_full_bin(value: float) -> None:
+    found = _histogram(torch.full((4, 5), value))
+    assert sorted(found.bucket)[-2:] == [0, 20]
+    assert len(found.bucket) == len(found.bucket_limit) == BINS
+
+
+@pytest.mark.parametrize("worst", [math.nan, math.inf, 1e30])
+def test_there_is_no_histogram_of_what_is_not_finite(worst: float) -> None:
+    assert not _histogram(torch.tensor([1.0, worst])).bucket
 
 
 def test_the_steps_that_are_looked_at() -> None:
