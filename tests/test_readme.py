@@ -83,8 +83,8 @@ def test_every_script_command_of_the_readme_runs(clone: Path) -> None:
     first = f"python scripts/fit.py{README.split('python scripts/fit.py')[1].splitlines()[0]}"
     long = ("--print", "--resume")
     shorter = {
-        "gpt.yaml": " --trainer.max_steps 20 --trainer.val_check_interval 20",
-        "images.yaml": " --trainer.max_epochs 1 --trainer.limit_train_batches 6",
+        "gpt.yaml": " --trainer.max_steps 20 --trainer.val_check_interval 20 --trainer.limit_val_batches 5",
+        "images.yaml": " --trainer.max_epochs 1 --trainer.limit_train_batches 6 --trainer.limit_val_batches 2",
         "finetune.yaml": " --trainer.max_epochs 1 --trainer.limit_train_batches 2 --data.size 32",
         "finetune_text.yaml": " --trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1",
     }
