@@ -137,8 +137,10 @@ def _find(place: str, logs: Path) -> Path:
         home = next((str(path) for path in Path(place).parents if (path / "config.yaml").is_file()), "")
         hint = f"; did you mean {home}?" if home else ""
         raise UserError(f"{place}: not the folder of a run, there is no config.yaml in it{hint}")
-    recipes = [folder.name for folder in sorted(logs.iterdir()) if folder.is_dir()] if logs.is_dir() else []
-    known = [str(version) for recipe in recipes for version in versions(logs / recipe)]
+    # a run that ended before its first step leaves an empty folder
+    found = {folder.name: versions(folder) for folder in sorted(logs.iterdir())} if logs.is_dir() else {}
+    recipes = [name for name, there in found.items() if there or (logs / name / "config.yaml").is_file()]
+    known = [str(version) for there in found.values() for version in there]
     hint = nearest(place, [*recipes, *known]) or _some(recipes)
     raise UserError(f"no run {place!r}, neither as a folder nor in {logs.resolve()}{hint}")
 

@@ -54,6 +54,14 @@ def test_an_unknown_run_is_told_with_what_there_is(copy: Path, place: str, told:
     assert place in str(caught.value)
 
 
+def test_what_is_suggested_is_a_run(copy: Path) -> None:
+    Path("lightning_logs/failed").mkdir()  # what is left of a run that never began
+    Path("lightning_logs/notes").write_text("a file of the user's")
+    for place in ("failed", "notes", "fialed"):
+        with pytest.raises(UserError, match=f"no run '{place}', neither as a folder nor in [^;]*; there are cnn$"):
+            Run(place)
+
+
 def test_without_any_runs_the_folder_they_would_be_in_is_named() -> None:
     with pytest.raises(UserError, match=r"no run 'cnn', neither as a folder nor in .*lightning_logs$"):
         Run("cnn")
