@@ -19,8 +19,8 @@ from runs.files import write_whole
 from runs.keys import flat, short_class
 from runs.numbers import number, seconds, shown
 from runs.pages import check_ours, render
-from runs.run import LOGS
-from runs.status import STAGE, better_mode, part, read_config, read_json, run_folders, status, why_broken
+from runs.run import LOGS, run_folders, unknown_run
+from runs.status import STAGE, better_mode, part, read_config, read_json, status, why_broken
 
 # keys that say where a run is and not what it is; they differ in all runs
 PLACES = ("name", "checkpoint.dirpath", "trainer.default_root_dir", "trainer.logger", "trainer.plugins")
@@ -150,12 +150,9 @@ def find_runs(places: Sequence[str], logs: Path) -> list[Path]:
     for place in places:
         here = next((list(run_folders(path)) for path in (Path(place), logs / place) if path.is_dir()), [])
         if not here:
-            known = list(run_folders(logs))
-            names = dict.fromkeys([*(run.parent.name for run in known), *(str(run) for run in known)])
             if Path(place).exists():
                 raise UserError(f"no run {place!r}: there are no runs in it")
-            why = f"neither a folder nor in {logs.resolve()}"
-            raise UserError(f"no run {place!r}: {why}{nearest(place, names)}")
+            raise unknown_run(place, logs)
         found += here
     return list({folder.resolve(): folder for folder in found}.values())
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from runs.files import read_yaml
 from runs.parser import Parser, add_model_and_data, check_yaml
 
 LOGS = Path("lightning_logs")
+VERSION = re.compile(r"version_(\d+)")
 
 
 class Run:
@@ -137,12 +139,16 @@ def _find(place: str, logs: Path) -> Path:
         home = next((str(path) for path in Path(place).parents if (path / "config.yaml").is_file()), "")
         hint = f"; did you mean {home}?" if home else ""
         raise UserError(f"{place}: not the folder of a run, there is no config.yaml in it{hint}")
-    # a run that ended before its first step leaves an empty folder
-    found = {folder.name: versions(folder) for folder in sorted(logs.iterdir())} if logs.is_dir() else {}
-    recipes = [name for name, there in found.items() if there or (logs / name / "config.yaml").is_file()]
-    known = [str(version) for there in found.values() for version in there]
-    hint = nearest(place, [*recipes, *known]) or _some(recipes)
-    raise UserError(f"no run {place!r}, neither as a folder nor in {logs.resolve()}{hint}")
+    raise unknown_run(place, logs)
+
+
+def unknown_run(place: str, logs: Path) -> UserError:
+    """What to raise where there is no such run, with what there is: only what has a config can be meant."""
+    known = [folder for folder in run_folders(logs) if (folder / "config.yaml").is_file()]
+    homes = dict.fromkeys(folder.parent if VERSION.fullmatch(folder.name) else folder for folder in known)
+    recipes = [home.relative_to(logs).as_posix() for home in homes if logs in home.parents]
+    hint = nearest(place, [*recipes, *map(str, known)]) or _some(recipes)
+    return UserError(f"no run {place!r}, neither as a folder nor in {logs.resolve()}{hint}")
 
 
 def _some(names: list[str], most: int = 12) -> str:
@@ -151,6 +157,23 @@ def _some(names: list[str], most: int = 12) -> str:
 
 def versions(folder: Path) -> list[Path]:
     """The runs of a recipe, oldest first."""
-    found = [(re.fullmatch(r"version_(\d+)", path.name), path) for path in folder.glob("version_*")]
+    found = [(VERSION.fullmatch(path.name), path) for path in folder.glob("version_*")]
     numbered = [(int(match[1]), path) for match, path in found if match and (path / "config.yaml").is_file()]
     return [path for _, path in sorted(numbered)]
+
+
+def run_folders(place: Path) -> Iterator[Path]:
+    """The folder itself if it is a run, or else those in it and below it, in natural order."""
+    if (place / "config.yaml").is_file() or VERSION.fullmatch(place.name):
+        yield place
+        return
+    try:
+        entries = sorted((entry for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False)), key=_natural)
+    except OSError:  # gone, or not ours to look into
+        return
+    for entry in entries:
+        yield from run_folders(Path(entry.path))
+
+
+def _natural(entry: Any) -> list[Any]:
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", entry.name)]

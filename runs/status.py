@@ -1,9 +1,7 @@
 """What state a run is in, and what its folder says of it, read so that nothing in it can be too broken."""
 
 import json
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,23 +93,6 @@ def _by_blocks(text: str, blocks: dict[str, Any]) -> dict[str, Any] | None:
             blocks[block] = part or {}
         found.update(blocks[block])
     return found
-
-
-def run_folders(place: Path) -> Iterator[Path]:
-    """The folder itself if it is a run, or else those in it and below it, in natural order."""
-    if (place / "config.yaml").is_file() or re.fullmatch(r"version_\d+", place.name):
-        yield place
-        return
-    try:
-        entries = sorted((entry for entry in os.scandir(place) if entry.is_dir(follow_symlinks=False)), key=_natural)
-    except OSError:  # gone, or not ours to look into
-        return
-    for entry in entries:
-        yield from run_folders(Path(entry.path))
-
-
-def _natural(entry: Any) -> list[Any]:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", entry.name)]
 
 
 def better_mode(metric: str, config: dict[str, Any]) -> str:

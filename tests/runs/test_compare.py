@@ -16,7 +16,8 @@ from runs.compare import compare, differing, print_table, write_html
 from runs.errors import UserError
 from runs.keys import changed_keys, flat
 from runs.resume import RunLock
-from runs.status import better_mode, read_config, run_folders
+from runs.run import run_folders
+from runs.status import better_mode, read_config
 from tests.runs.test_events import write_log
 
 LOGS = Path("lightning_logs")
@@ -77,10 +78,10 @@ def test_what_is_no_run_is_told() -> None:
     with pytest.raises(UserError, match="no runs in "):
         compare()
     make("cnn/version_0")
-    with pytest.raises(UserError, match=r"no run 'cnm': .*; did you mean 'cnn'\?"):
+    with pytest.raises(UserError, match=r"no run 'cnm', neither .*; did you mean 'cnn'\?"):
         compare(["cnm"])
     (LOGS / "empty").mkdir()
-    with pytest.raises(UserError, match="'empty': neither"):
+    with pytest.raises(UserError, match=r"'empty', neither as a folder nor in .*; there are cnn$"):
         compare(["empty"])
     with pytest.raises(UserError, match="there are no runs in it"):
         compare([str(LOGS / "empty")])

@@ -62,6 +62,15 @@ def test_what_is_suggested_is_a_run(copy: Path) -> None:
             Run(place)
 
 
+def test_a_run_below_another_folder_is_suggested_by_the_name_it_has(copy: Path) -> None:
+    shutil.copytree(copy, "lightning_logs/vision/resnet/version_3")
+    with pytest.raises(UserError, match="did you mean 'vision/resnet'"):
+        Run("vision/resnett")
+    assert Run("vision/resnet").folder == Path("lightning_logs/vision/resnet/version_3")
+    with pytest.raises(UserError, match=r"; there are cnn, vision/resnet$"):
+        Run("zzz")
+
+
 def test_without_any_runs_the_folder_they_would_be_in_is_named() -> None:
     with pytest.raises(UserError, match=r"no run 'cnn', neither as a folder nor in .*lightning_logs$"):
         Run("cnn")
