@@ -98,7 +98,7 @@ def test_moments_of_odd_tensors() -> None:
     assert moments([], []) == {}
 
 
-# ---- readings
+# ---- histograms
 
 
 @pytest.mark.parametrize("shape", [(2,), (7, 3), (300, 50)])
@@ -117,8 +117,11 @@ def test_a_histogram_counts_as_numpy_does(shape: tuple[int, ...], scale: float, 
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -1e-38])
-def test_a_histogram_of_equal_values_has_one_full_bin(value: float) -> None:
-    found = _histogram(torch.full((4, 5), value))
+@pytest.mark.parametrize("further", [0.0, 1e-38])  # a range that float32 can't divide
+def test_a_histogram_of_equal_values_has_one_full_bin(value: float, further: float) -> None:
+    values = torch.full((4, 5), value)
+    values[0, 0] += further
+    found = _histogram(values)
     assert sorted(found.bucket)[-2:] == [0, 20]
     assert len(found.bucket) == len(found.bucket_limit) == BINS
 
@@ -126,6 +129,9 @@ def test_a_histogram_of_equal_values_has_one_full_bin(value: float) -> None:
 @pytest.mark.parametrize("worst", [math.nan, math.inf, 1e30])
 def test_there_is_no_histogram_of_what_is_not_finite(worst: float) -> None:
     assert not _histogram(torch.tensor([1.0, worst])).bucket
+
+
+# ---- readings
 
 
 def test_the_steps_that_are_looked_at() -> None:
